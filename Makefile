@@ -1,0 +1,47 @@
+# The Knowledge Neuron Workbook. Two commands do everything: `make figures` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH ?= torch==2.13.0
+
+# Parameters of `make figures`: MODEL=... LANGUAGES=en,de NOTEBOOK=01 and any other notebook parameter in capitals.
+RESERVED := PYTHON VENV BIN TORCH RESERVED PARAMETERS SHELL MAKEFLAGS MAKEOVERRIDES MFLAGS GNUMAKEFLAGS
+PARAMETERS = $(foreach v,$(.VARIABLES),$(if $(filter command line,$(origin $(v))),$(if $(filter $(RESERVED),$(v)),,$(v)='$($(v))')))
+
+.PHONY: help install figures test lab models facts constraints clean
+
+help:  ## what there is to do
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+install: $(VENV)/installed  ## make .venv and install everything into it
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet uv
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+figures: install  ## run the notebooks, write figures/: MODEL=... LANGUAGES=en,de NOTEBOOK=01
+	$(BIN)/python -m knlib.notebook run $(PARAMETERS)
+
+test: install  ## ruff, pytest, nbval
+	$(BIN)/ruff check knlib atlas tests
+	$(BIN)/ruff format --check knlib atlas tests
+	$(BIN)/python -m pytest
+	$(BIN)/python -m knlib.notebook validate
+
+lab: install  ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab --notebook-dir notebooks
+
+models: install  ## train the three Atlas models again (hours on a CPU, resumable), then measure and ship them
+	$(BIN)/python -m atlas.build_templates
+	for name in atlas-llama atlas-gpt2 atlas-bert; do \
+	  $(BIN)/python -m atlas.train $$name && $(BIN)/python -m atlas.ship $$name || exit 1; done
+
+constraints: install  ## pin the newest versions that work together
+	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --extra dev --no-header --no-annotate \
+	  --no-emit-package torch | grep -v -E '^(cuda-|nvidia-|triton)' > constraints.txt
+
+clean:  ## remove .venv and caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache build *.egg-info

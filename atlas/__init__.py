@@ -1,0 +1,1 @@
+"""How Atlas is made: facts, templates, training text, tokenizer and the three small models."""

@@ -1,0 +1,222 @@
+"""Train one Atlas model from scratch: `python -m atlas.train atlas-llama`.
+
+Resumable (a killed run goes on from its last checkpoint and ends with the same weights), deterministic given seed,
+device, number of threads and versions. Muon updates the weight matrices, AdamW embeddings and norms.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch.nn.functional import cross_entropy
+
+from knlib.facts import load_facts
+from knlib.languages import CODES, parse_languages
+
+from .architectures import NAMES, down_projections, new_model
+from .batches import batches, encode
+from .corpus import Corpus
+from .tokenizer import train_tokenizer, wrap
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULTS = {
+    "epochs": 24, "batch_tokens": 1536, "matrix_lr": 5e-3, "lr": 2e-3, "weight_decay": 0.05, "warm_up": 200,
+    "ffn_drop": 0.3, "seed": 0, "layers": 8, "width": 192, "letters": True,
+}  # fmt: skip
+
+
+def drop_ffn(model, rate: float) -> None:
+    """While training, silence each FFN for a random share of the sentences (stochastic depth, FFN only).
+
+    The first layer loses `rate` of them, the last a third of that. Without this, nearly all of what a small
+    model stores sits in its first layer.
+    """
+
+    def hook(share: float):
+        def silence(module, inputs, output):
+            if not model.training:
+                return output
+            keep = (torch.rand(output.shape[0], 1, 1, device=output.device) >= share).to(output.dtype)
+            return output * keep / (1 - share)
+
+        return silence
+
+    projections = down_projections(model)
+    for layer, projection in enumerate(projections):
+        share = rate * (1 - 2 / 3 * layer / max(1, len(projections) - 1))
+        projection.register_forward_hook(hook(share))
+
+
+def optimizers(model, options: dict):
+    """Muon for matrices inside the layers, AdamW for embeddings, biases and norms (no decay on vectors)."""
+    matrices, tables, vectors = [], [], []
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 2:
+            vectors.append(parameter)
+        elif any(part in name for part in ("embed", "wte", "wpe", "lm_head", "decoder")):
+            tables.append(parameter)
+        else:
+            matrices.append(parameter)
+    muon = torch.optim.Muon(matrices, lr=options["matrix_lr"], momentum=0.95,
+                            weight_decay=options["weight_decay"], adjust_lr_fn="match_rms_adamw")  # fmt: skip
+    adam = torch.optim.AdamW(
+        [{"params": tables, "weight_decay": options["weight_decay"]}, {"params": vectors, "weight_decay": 0.0}],
+        lr=options["lr"], betas=(0.9, 0.98),
+    )  # fmt: skip
+    return muon, adam
+
+
+def learning_rate(step: int, progress: float, warm_up: int) -> float:
+    """Warm-up times cosine: the factor on both optimizers' learning rates."""
+    return min(1.0, (step + 1) / warm_up) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
+
+
+def loss_of(model, batch, *, masked: bool) -> torch.Tensor:
+    """Weighted mean cross-entropy of the scored tokens; the head runs on their positions only."""
+    base = getattr(model, model.base_model_prefix)
+    hidden = base(input_ids=batch.ids, attention_mask=batch.attention if masked else None)[0]
+    picked = hidden[batch.rows, batch.columns]
+    logits = model.cls(picked) if masked else model.lm_head(picked)
+    losses = cross_entropy(logits.float(), batch.targets, reduction="none")
+    return (losses * batch.weights).sum() / batch.weights.sum()
+
+
+def tokenizer_texts(corpus: Corpus) -> list[str]:
+    """What the tokenizer is trained on: two epochs of text, and every name and phrasing once."""
+    texts = [sentence.text for number in (-1, -2) for sentence in corpus.epoch(number)]
+    for names in corpus.entities.values():
+        texts += [name for code in corpus.languages for name in names[code]]
+    for phrasings in corpus.phrasings.values():
+        texts.append(json.dumps(phrasings, ensure_ascii=False))
+    texts.append(" ".join(map(chr, range(33, 127))))
+    return texts
+
+
+def shared_tokenizer(corpus: Corpus, folder: Path, *, vocabulary: int) -> Tokenizer:
+    """The tokenizer in `folder/tokenizer.json`, trained there first if need be."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with_letters = Corpus(corpus_facts(corpus), languages=corpus.languages, letters=True, seed=corpus.seed)
+        tokenizer = train_tokenizer(tokenizer_texts(with_letters), vocabulary=vocabulary)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        tokenizer.save(str(temporary))
+        temporary.replace(path)
+    return Tokenizer.from_file(str(path))
+
+
+def corpus_facts(corpus: Corpus):
+    import pandas as pd
+
+    return pd.DataFrame(list(corpus.facts.values()))
+
+
+def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabulary: int = 8000,
+          device: str = "cpu", checkpoint_seconds: float = 120, stop_after: int | None = None, log=print):  # fmt: skip
+    """Train and return `(model, tokenizer)`; checkpoints and log go to `out`.
+
+    `stop_after` ends the run after so many steps without a checkpoint of its own: a kill, for tests.
+    """
+    masked = name == "atlas-bert"
+    options = DEFAULTS | options
+    out.mkdir(parents=True, exist_ok=True)
+    corpus = Corpus(facts, languages=languages, letters=options["letters"] and not masked, seed=options["seed"])
+    plain = shared_tokenizer(corpus, out.parent, vocabulary=vocabulary)
+    tokenizer = wrap(plain, masked=masked)
+    torch.manual_seed(options["seed"])
+    model = new_model(name, vocabulary=len(tokenizer), bos=tokenizer.bos_token_id, eos=tokenizer.eos_token_id,
+                      pad=tokenizer.pad_token_id, layers=options["layers"], width=options["width"]).to(device)  # fmt: skip
+    model.set_attn_implementation("eager")  # the fused kernel's backward is three times slower on a CPU
+    drop_ffn(model, options["ffn_drop"])
+    steppers = optimizers(model, options)
+    path, start, step = out / "checkpoint.pt", (0, 0), 0
+    if path.exists():
+        saved = torch.load(path, map_location=device, weights_only=True)
+        if saved["options"] != options:
+            raise SystemExit(f"{path}: found options {saved['options']}, expected {options}")
+        model.load_state_dict(saved["model"])
+        for stepper, state in zip(steppers, saved["optimizers"], strict=True):
+            stepper.load_state_dict(state)
+        start, step = tuple(saved["next"]), saved["step"]
+        log(f"{name}: resumed at epoch {start[0]}, batch {start[1]}")
+
+    def save(position):
+        temporary = path.with_suffix(".tmp")
+        torch.save({"model": model.state_dict(), "optimizers": [s.state_dict() for s in steppers],
+                    "next": position, "step": step, "options": options}, temporary)  # fmt: skip
+        temporary.replace(path)
+
+    model.train()
+    saved_at = shown_at = time.monotonic()
+    tokens, total, count = 0, 0.0, 0
+    for epoch in range(start[0], options["epochs"]):
+        sentences = encode(corpus.epoch(epoch), tokenizer, masked=masked)
+        found = list(batches(sentences, tokenizer, tokens=options["batch_tokens"], masked=masked,
+                             seed=options["seed"] * 1_000_003 + epoch))  # fmt: skip
+        for number, batch in enumerate(found):
+            if epoch == start[0] and number < start[1]:
+                continue
+            torch.manual_seed(options["seed"] * 1_000_003 + step)
+            for field in ("ids", "attention", "rows", "columns", "targets", "weights"):
+                setattr(batch, field, getattr(batch, field).to(device))
+            factor = learning_rate(step, (epoch + number / len(found)) / options["epochs"], options["warm_up"])
+            for stepper, rate in zip(steppers, (options["matrix_lr"], options["lr"]), strict=True):
+                for group in stepper.param_groups:
+                    group["lr"] = rate * factor
+            with torch.autocast(device, torch.bfloat16) if options.get("bf16", True) else nullcontext():
+                loss = loss_of(model, batch, masked=masked)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for stepper in steppers:
+                stepper.step()
+                stepper.zero_grad(set_to_none=True)
+            step += 1
+            tokens, total, count = tokens + batch.ids.numel(), total + loss.item(), count + 1
+            now = time.monotonic()
+            if now - shown_at > 20:
+                done = epoch + (number + 1) / len(found)
+                log(f"{name}: epoch {done:.2f} of {options['epochs']}, step {step}, loss {total / count:.4f}, "
+                    f"{tokens / (now - shown_at):,.0f} tokens/s")  # fmt: skip
+                shown_at, tokens, total, count = now, 0, 0.0, 0
+            if now - saved_at > checkpoint_seconds:
+                save((epoch, number + 1))
+                saved_at = time.monotonic()
+            if stop_after is not None and step >= stop_after:
+                return model, tokenizer
+    save((options["epochs"], 0))
+    model.eval()
+    return model, tokenizer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--out", type=Path, default=ROOT / "runs", help="checkpoints (default: runs/)")
+    parser.add_argument("--languages", default=None, help="codes, e.g. en,de (default: all)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=None)
+    for key, value in DEFAULTS.items():
+        if not isinstance(value, bool):
+            parser.add_argument(f"--{key.replace('_', '-')}", type=type(value), default=value)
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    options = {k: getattr(arguments, k) for k, v in DEFAULTS.items() if not isinstance(v, bool)}
+    print(f"{arguments.name}: {options}", flush=True)
+
+    def log(line):
+        print(line, flush=True)
+
+    train(arguments.name, load_facts(), out=arguments.out / arguments.name, options=options,
+          languages=parse_languages(arguments.languages), device=arguments.device, log=log)  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""One exception for everything that is wrong with the input."""
+
+
+class InputError(ValueError):
+    """Bad input, said in one line: where it is, what was found, what was expected.
+
+    Example
+    -------
+    >>> str(InputError("facts.jsonl, line 3, field 'relation'", found="", expected="text"))
+    "facts.jsonl, line 3, field 'relation': found '', expected text"
+    """
+
+    def __init__(self, where: object, *, found: object, expected: str):
+        super().__init__(f"{where}: found {_short(found)}, expected {expected}")
+
+
+def _short(value: object, limit: int = 80) -> str:
+    text = value if isinstance(value, Literal) else repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+class Literal(str):
+    """Words that stand in an error message as they are, without quotation marks."""

@@ -1,0 +1,140 @@
+"""Queries: templates filled with facts, behind gates that keep only fair cloze questions."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from .errors import InputError, Literal
+from .facts import ATLAS, read_jsonl, select_relations, text_field
+
+SPLITS = ("train", "half", "held_out")
+TEMPLATE_COLUMNS = ["template", "relation", "language", "text", "split", "held_out"]
+QUERY_COLUMNS = ["query", "fact", "relation", "language", "template", "split", "held_out",
+                 "subject", "prompt", "space", "answer", "suffix", "aliases"]  # fmt: skip
+
+
+def load_templates(
+    folder: str | Path = ATLAS,
+    *,
+    relations: list[str] | None = None,
+    languages: tuple[str, ...] | None = None,
+) -> pd.DataFrame:
+    """The templates of a benchmark folder, validated, one row per template.
+
+    Columns: `template` (stable id), `relation`, `language`, `text` (with `{S}` and, after it, `{O}`
+    followed by nothing but punctuation), `split` (`train`, `half`, `held_out`), `held_out` (`core`: a
+    construction never trained, `lead_in`: a trained one behind an unseen opening, else None).
+
+    Raises `InputError` with file, line and field, also for a relation or language without templates.
+    """
+    path = Path(folder) / "templates.jsonl"
+    rows, seen = [], {}
+    for number, row in read_jsonl(path):
+        where = f"{path.name}, line {number}"
+        values = [text_field(row, field, where) for field in ("template", "relation", "language")]
+        if values[0] in seen:
+            raise InputError(f"{where}, field 'template'", found=values[0],
+                             expected=f"an id of its own (line {seen[values[0]]} has this one)")  # fmt: skip
+        seen[values[0]] = number
+        text = row.get("text")
+        check_template(text, f"{where}, field 'text'")
+        if row.get("split", "train") not in SPLITS:
+            raise InputError(f"{where}, field 'split'", found=row["split"], expected=Literal(" or ".join(SPLITS)))
+        rows.append((*values, text, row.get("split", "train"), row.get("held_out")))
+    templates = pd.DataFrame(rows, columns=TEMPLATE_COLUMNS)
+    for code in languages or ():
+        if code not in set(templates["language"]):
+            raise InputError("languages", found=code,
+                             expected=Literal("one of " + " ".join(templates["language"].unique())))  # fmt: skip
+    if languages is not None:
+        templates = templates[templates["language"].isin(languages)].reset_index(drop=True)
+    return select_relations(templates, relations)
+
+
+def check_template(text: object, where: str) -> None:
+    """`InputError` unless `text` has `{S}` once, then `{O}` once, then only punctuation."""
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(where, found=text, expected="text with the slots {S} and {O}")
+    for slot in ("{S}", "{O}"):
+        if text.count(slot) != 1:
+            raise InputError(where, found=text, expected=f"the slot {slot} exactly once")
+    before, after = text.split("{O}")
+    if "{S}" not in before:
+        raise InputError(where, found=text, expected="{S} before {O}: the answer comes last")
+    if any(c.isalnum() for c in after):
+        raise InputError(where, found=text, expected="nothing but punctuation after {O}")
+
+
+def build_queries(
+    facts: pd.DataFrame,
+    templates: pd.DataFrame,
+    *,
+    splits: tuple[str, ...] = ("train", "held_out"),
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Fill every template with every fact of its relation, through the gates.
+
+    Returns `(queries, report)`. A query row: `query` (id), `fact`, `relation`, `language`, `template`,
+    `split`, `held_out`, `subject`, `prompt` (without final blank), `space` (what joins prompt and answer:
+    a blank or nothing), `answer`, `suffix` (closing punctuation), `aliases` (other accepted names).
+    The report has one row per relation and language: `slots` (pairs of fact and template) and how many each
+    gate dropped: `no_name`, `leak`, `ambiguous`, `object_in_prompt`, `duplicate`; and `queries` that stay.
+
+    Example
+    -------
+    >>> queries, report = build_queries(*load_atlas(relations=["capital"], languages=("en",)))
+    >>> queries.loc[queries["fact"] == "capital:FR", ["prompt", "space", "answer", "suffix"]].values[0].tolist()
+    ['The capital of the country France is', ' ', 'Paris', '.']
+    """
+    for split in splits:
+        if split not in SPLITS:
+            raise InputError("splits", found=split, expected=Literal("one of " + " ".join(SPLITS)))
+    rows, reports = [], []
+    by_relation = dict(tuple(facts.groupby("relation", sort=False)))
+    templates = templates[templates["split"].isin(splits)]
+    for (relation, language), group in templates.groupby(["relation", "language"], sort=False):
+        counts = dict.fromkeys(("slots", "no_name", "leak", "ambiguous", "object_in_prompt", "duplicate"), 0)
+        texts = set()
+        for fact in by_relation.get(relation, facts[:0]).itertuples():
+            for template in group.itertuples():
+                counts["slots"] += 1
+                row = _fill(fact, template, texts)
+                if isinstance(row, str):
+                    counts[row] += 1
+                else:
+                    rows.append(row)
+        dropped = sum(counts.values()) - counts["slots"]
+        reports.append({"relation": relation, "language": language, **counts,
+                        "queries": counts["slots"] - dropped})  # fmt: skip
+    return pd.DataFrame(rows, columns=QUERY_COLUMNS), pd.DataFrame(reports)
+
+
+def _fill(fact, template, texts: set[str]) -> tuple | str:
+    """One query row, or the name of the gate that refuses it."""
+    code = template.language
+    if code not in fact.subject or code not in fact.object:
+        return "no_name"
+    if code in fact.leak:
+        return "leak"
+    if code in fact.ambiguous:
+        return "ambiguous"
+    subject, names = fact.subject[code][0], fact.object[code]
+    prompt, suffix = template.text.replace("{S}", subject).split("{O}")
+    if any(name.casefold() in prompt.casefold() for name in names):
+        return "object_in_prompt"
+    if prompt.casefold() in texts:
+        return "duplicate"
+    texts.add(prompt.casefold())
+    bare = prompt.rstrip()
+    return (f"{fact.fact}|{template.template}", fact.fact, fact.relation, code, template.template,
+            template.split, template.held_out, subject, bare, prompt[len(bare):], names[0], suffix,
+            names[1:])  # fmt: skip
+
+
+def load_atlas(*, relations: list[str] | None = None, languages: tuple[str, ...] | None = None):
+    """`(facts, templates)` of Atlas: short for `load_facts` and `load_templates` with the same choice."""
+    from .facts import load_facts
+
+    return (
+        load_facts(relations=relations),
+        load_templates(relations=relations, languages=languages),
+    )
