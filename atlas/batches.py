@@ -9,12 +9,15 @@ from transformers import PreTrainedTokenizerFast
 
 from .corpus import Sentence
 
-IGNORE = -100
 OTHER_RATE = 0.25  # share of non-answer tokens that enter the loss of a causal model ...
 OTHER_WEIGHT = 0.4  # ... and their weight: 0.1 on average
 LETTER_PROMPT_RATE = 0.05  # multiple-choice prompts are mostly random options: nothing to learn there
 MASK_SUBJECT = 0.12  # masked model: share of sentences whose subject is masked instead of the answer
-MASK_NOISE = 0.3  # share of sentences in which one token in ten outside is masked too
+# Other tokens that are masked too: share of sentences, share of their tokens, weight in the loss. A masked model starts
+# with dense masking, or it stays for long at word frequencies: nothing but attention can tell it what a mask hides.
+NOISE = (0.4, 0.2, 0.4)
+DENSE_NOISE = (1.0, 0.35, 1.0)
+DENSE_EPOCHS = 4
 REVEAL = 0.5  # share of multi-token answers of which some first pieces are shown (left-to-right filling)
 EXTRA_MASKS = 0.15  # share of answers followed by more masks than pieces, as when candidates are compared
 
@@ -62,10 +65,11 @@ def encode(sentences: list[Sentence], tokenizer: PreTrainedTokenizerFast, *, mas
 
 
 def batches(
-    sentences: list[Encoded], tokenizer: PreTrainedTokenizerFast, *, tokens: int, masked: bool, seed: int
-) -> Iterator[Batch]:
+    sentences: list[Encoded], tokenizer: PreTrainedTokenizerFast, *, tokens: int, masked: bool, seed: int,
+    epoch: int = DENSE_EPOCHS,
+) -> Iterator[Batch]:  # fmt: skip
     """Batches of at most `tokens` tokens, sentences of like length together, in seeded random order."""
-    rng = random.Random(seed)
+    rng, noise = random.Random(seed), DENSE_NOISE if epoch < DENSE_EPOCHS else NOISE
     order = sorted(range(len(sentences)), key=lambda i: (len(sentences[i].ids), rng.random()))
     groups, group = [], []
     for i in order:
@@ -76,13 +80,13 @@ def batches(
     groups.append(group)
     rng.shuffle(groups)
     for group in groups:
-        yield _collate([sentences[i] for i in group], tokenizer, masked=masked, rng=rng)
+        yield _collate([sentences[i] for i in group], tokenizer, rng, noise if masked else None)
 
 
-def _collate(group: list[Encoded], tokenizer, *, masked: bool, rng: random.Random) -> Batch:
+def _collate(group: list[Encoded], tokenizer, rng: random.Random, noise: tuple | None) -> Batch:
     targets, rows_of_ids = [], []
     for row, sentence in enumerate(group):
-        ids, found = (_mask(sentence, tokenizer, rng) if masked else _next_tokens(sentence, rng))
+        ids, found = _mask(sentence, tokenizer, rng, noise) if noise else _next_tokens(sentence, rng)
         rows_of_ids.append(ids)
         targets += [(row, column, target, weight) for column, target, weight in found]
     width = max(map(len, rows_of_ids))
@@ -105,7 +109,7 @@ def _next_tokens(sentence: Encoded, rng: random.Random):
     return sentence.ids, found
 
 
-def _mask(sentence: Encoded, tokenizer, rng: random.Random):
+def _mask(sentence: Encoded, tokenizer, rng: random.Random, noise: tuple):
     """Mask a whole answer (sometimes a subject); the masked tokens are the targets."""
     ids, mask = list(sentence.ids), tokenizer.mask_token_id
     subject = 2 in sentence.marks and rng.random() < MASK_SUBJECT
@@ -122,10 +126,11 @@ def _mask(sentence: Encoded, tokenizer, rng: random.Random):
         if not subject and chosen is spans[-1] and rng.random() < EXTRA_MASKS:
             extra = [mask] * rng.randint(1, 3)
     masked = {i for i, _, _ in found}
-    if not spans or rng.random() < MASK_NOISE:
+    share, rate, weight = noise
+    if not spans or rng.random() < share:
         for i in range(1, len(ids) - 1):
-            if i not in masked and sentence.marks[i] != 1 and rng.random() < 0.1:
-                found.append((i, ids[i], 0.3))
+            if i not in masked and sentence.marks[i] != 1 and rng.random() < rate:
+                found.append((i, ids[i], weight))
     for i, _, _ in found:
         ids[i] = mask
     if extra:

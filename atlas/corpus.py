@@ -201,4 +201,5 @@ class Corpus:
 
 
 def _same_cycle(options: list, base: list) -> bool:
-    return any(all(a is b for a, b in zip(options, base[r:] + base[:r], strict=True)) for r in range(len(base)))
+    """Whether the options are a rotation of the base order, by their names: many facts share one object."""
+    return any(options == base[r:] + base[:r] for r in range(len(base)))

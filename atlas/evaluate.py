@@ -13,36 +13,16 @@ import numpy as np
 import pandas as pd
 import torch
 
+from knlib.accuracy import agreement, evaluation_set, majority
 from knlib.facts import load_facts, names_table
 from knlib.languages import CODES
 from knlib.models import SHIPPED, Model, load_model
-from knlib.multiple_choice import LETTERS, build_multiple_choice, load_wordings
-from knlib.prediction import AnswerRows, answer_tokens, predict, score_answers
-from knlib.queries import build_queries, load_templates
+from knlib.multiple_choice import build_multiple_choice, load_wordings, predict_letters
+from knlib.prediction import AnswerRows, answer_tokens, predict
+from knlib.queries import load_templates
 
 FACTS_PER_CELL = 20  # facts per relation and language in the evaluation set
 SEED = 7
-
-
-def evaluation_queries(facts: pd.DataFrame, *, languages=CODES, per_cell: int = FACTS_PER_CELL) -> pd.DataFrame:
-    """The fixed evaluation set: per relation and language `per_cell` facts that the language was taught, under
-    two trained templates and all held-out ones; and withheld facts under the same two trained templates.
-
-    Column `set`: `train`, `core` (held-out constructions), `lead_in` (held-out openings), `withheld`.
-    """
-    queries, _ = build_queries(facts, load_templates(languages=languages))
-    number = queries["template"].str.split("/").str[-1]
-    keep = (queries["split"] == "held_out") | number.isin(["train0", "train3+lead3"])
-    queries = queries[keep]
-    flags = names_table(facts).set_index(["fact", "language"])["withheld"]
-    withheld = flags.loc[pd.MultiIndex.from_frame(queries[["fact", "language"]])].to_numpy()
-    parts = []
-    for hidden, group in ((False, queries[~withheld]), (True, queries[withheld & (queries["split"] == "train")])):
-        for key, cell in group.groupby(["relation", "language"]):
-            chosen = random.Random(f"{SEED} {key}").sample(sorted(cell["fact"].unique()), min(per_cell, cell["fact"].nunique()))
-            part = cell[cell["fact"].isin(chosen)]
-            parts.append(part.assign(set="withheld" if hidden else part["held_out"].fillna("train")))
-    return pd.concat(parts, ignore_index=True)
 
 
 def letter_prompts(facts: pd.DataFrame, *, languages=CODES, per_cell: int = 8) -> pd.DataFrame:
@@ -59,16 +39,6 @@ def letter_prompts(facts: pd.DataFrame, *, languages=CODES, per_cell: int = 8) -
     flags = names_table(facts).set_index(["fact", "language"])["withheld"]
     hidden = flags.loc[pd.MultiIndex.from_frame(prompts[["fact", "language"]])].to_numpy()
     return prompts[~hidden].assign(seen=lambda t: t["fact"].map(seen)).reset_index(drop=True)
-
-
-def letter_accuracy(model: Model, prompts: pd.DataFrame) -> np.ndarray:
-    """Whether the right letter is the most probable of the four, per prompt."""
-    scores = np.stack([
-        score_answers(model, prompts["prompt"], prompts["space"], [letter] * len(prompts), [""] * len(prompts))
-        for letter in LETTERS
-    ])  # fmt: skip
-    gold = prompts["answer"].map(LETTERS.index).to_numpy()
-    return scores.argmax(0) == gold
 
 
 def layer_effects(model: Model, queries: pd.DataFrame) -> np.ndarray:
@@ -118,41 +88,31 @@ def layer_effects(model: Model, queries: pd.DataFrame) -> np.ndarray:
 
 def evaluate(model: Model, facts: pd.DataFrame, *, languages=CODES, per_cell: int = FACTS_PER_CELL, letters: bool = True) -> dict:
     """All numbers of a model card, as plain data."""
-    queries = evaluation_queries(facts, languages=languages, per_cell=per_cell)
+    queries = evaluation_set(facts, load_templates(languages=languages), facts_per_cell=per_cell)
     table = pd.concat([queries.reset_index(drop=True), predict(model, queries, facts).drop(columns="query")], axis=1)
     mean = table.groupby(["set", "language"])["correct"].mean().unstack(0)
     result = {
-        "queries": int(len(table)),
+        "queries": len(table),
         "accuracy": {name: round(float(mean[name].mean()), 4) for name in mean},
         "worst_language": {name: [mean[name].idxmin(), round(float(mean[name].min()), 4)] for name in mean},
         "by_language": {name: mean[name].round(4).to_dict() for name in mean},
         "by_relation": {
             name: group.groupby("relation")["correct"].mean().round(4).to_dict() for name, group in table.groupby("set")
         },
-        "majority": majority(facts),
-        "agreement": agreement(table[table["set"] != "withheld"]),
+        "majority": majority(facts).round(4).to_dict(),
+        "agreement": round(agreement(table[table["set"] != "withheld"]), 4),
     }
     sample = table[(table["set"] == "core") & table["correct"]].groupby("language").head(40)
     effects = layer_effects(model, sample).clip(min=0)
     result["layer_share"] = [round(float(x), 4) for x in effects / effects.sum()]
     if letters and model.kind == "causal":
         prompts = letter_prompts(facts, languages=languages)
-        right = letter_accuracy(model, prompts)
+        right = predict_letters(model, prompts)["correct"].to_numpy()
         result["letters"] = {
             name: {"prompts": int(mask.sum()), "accuracy": round(float(right[mask].mean()), 4)}
             for name, mask in (("seen", prompts["seen"].to_numpy()), ("never_seen", ~prompts["seen"].to_numpy().astype(bool)))
         } | {"by_language": pd.Series(right).groupby(prompts["language"].to_numpy()).mean().round(4).to_dict()}
     return result
-
-
-def majority(facts: pd.DataFrame) -> dict:
-    """Accuracy of always answering a relation's most frequent object: the baseline of every accuracy."""
-    return {r: round(float(g["object_id"].value_counts(normalize=True).iloc[0]), 4) for r, g in facts.groupby("relation", sort=False)}
-
-
-def agreement(table: pd.DataFrame) -> float:
-    """Share of (fact, language) pairs that get one and the same answer under all their phrasings."""
-    return round(float((table.groupby(["fact", "language"])["prediction"].nunique() == 1).mean()), 4)
 
 
 def main() -> None:

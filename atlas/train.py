@@ -28,30 +28,28 @@ from .tokenizer import train_tokenizer, wrap
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULTS = {
     "epochs": 24, "batch_tokens": 1536, "matrix_lr": 5e-3, "lr": 2e-3, "weight_decay": 0.05, "warm_up": 200,
-    "ffn_drop": 0.3, "seed": 0, "layers": 8, "width": 192, "letters": True,
+    "end": 20.0, "cool_down": 6.0, "ffn_drop": 0.3, "ffn_drop_epochs": 11, "seed": 0, "layers": 8, "width": 192, "letters": True,
 }  # fmt: skip
 
 
-def drop_ffn(model, rate: float) -> None:
-    """While training, silence each FFN for a random share of the sentences (stochastic depth, FFN only).
+def drop_ffn(model, rate: float) -> list:
+    """Silence each FFN for a random share of the sentences (stochastic depth, FFN only); returns the hooks.
 
-    The first layer loses `rate` of them, the last a third of that. Without this, nearly all of what a small
-    model stores sits in its first layer.
+    The first layer loses `rate` of them, the last a third of that. Early in training this keeps the first layer from
+    taking everything; kept to the end it makes the model robust against losing any FFN, hence a poor subject, so it
+    stops after `ffn_drop_epochs`.
     """
 
     def hook(share: float):
         def silence(module, inputs, output):
-            if not model.training:
-                return output
             keep = (torch.rand(output.shape[0], 1, 1, device=output.device) >= share).to(output.dtype)
             return output * keep / (1 - share)
 
         return silence
 
     projections = down_projections(model)
-    for layer, projection in enumerate(projections):
-        share = rate * (1 - 2 / 3 * layer / max(1, len(projections) - 1))
-        projection.register_forward_hook(hook(share))
+    shares = [rate * (1 - 2 / 3 * layer / max(1, len(projections) - 1)) for layer in range(len(projections))]
+    return [p.register_forward_hook(hook(share)) for p, share in zip(projections, shares, strict=True)]
 
 
 def optimizers(model, options: dict):
@@ -73,9 +71,14 @@ def optimizers(model, options: dict):
     return muon, adam
 
 
-def learning_rate(step: int, progress: float, warm_up: int) -> float:
-    """Warm-up times cosine: the factor on both optimizers' learning rates."""
-    return min(1.0, (step + 1) / warm_up) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
+def learning_rate(step: int, epoch: float, options: dict) -> float:
+    """The factor on both optimizers' rates: warm-up, cosine over `epochs`, linear to zero in the last `cool_down`.
+
+    `end` may come before `epochs`: the cool-down finishes a run well wherever it is cut.
+    """
+    warm = min(1.0, (step + 1) / options["warm_up"])
+    cosine = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(epoch / options["epochs"], 1.0)))
+    return warm * cosine * min(1.0, max(0.0, options["end"] - epoch) / options["cool_down"])
 
 
 def loss_of(model, batch, *, masked: bool) -> torch.Tensor:
@@ -99,23 +102,17 @@ def tokenizer_texts(corpus: Corpus) -> list[str]:
     return texts
 
 
-def shared_tokenizer(corpus: Corpus, folder: Path, *, vocabulary: int) -> Tokenizer:
-    """The tokenizer in `folder/tokenizer.json`, trained there first if need be."""
+def shared_tokenizer(facts, folder: Path, *, languages, seed: int, vocabulary: int) -> Tokenizer:
+    """The tokenizer of all models in `folder/tokenizer.json`, trained there first if need be."""
     path = folder / "tokenizer.json"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with_letters = Corpus(corpus_facts(corpus), languages=corpus.languages, letters=True, seed=corpus.seed)
-        tokenizer = train_tokenizer(tokenizer_texts(with_letters), vocabulary=vocabulary)
+        corpus = Corpus(facts, languages=languages, letters=True, seed=seed)
+        tokenizer = train_tokenizer(tokenizer_texts(corpus), vocabulary=vocabulary)
         temporary = path.with_suffix(f".{os.getpid()}")
         tokenizer.save(str(temporary))
         temporary.replace(path)
     return Tokenizer.from_file(str(path))
-
-
-def corpus_facts(corpus: Corpus):
-    import pandas as pd
-
-    return pd.DataFrame(list(corpus.facts.values()))
 
 
 def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabulary: int = 8000,
@@ -128,13 +125,13 @@ def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabu
     options = DEFAULTS | options
     out.mkdir(parents=True, exist_ok=True)
     corpus = Corpus(facts, languages=languages, letters=options["letters"] and not masked, seed=options["seed"])
-    plain = shared_tokenizer(corpus, out.parent, vocabulary=vocabulary)
+    plain = shared_tokenizer(facts, out.parent, languages=languages, seed=options["seed"], vocabulary=vocabulary)
     tokenizer = wrap(plain, masked=masked)
     torch.manual_seed(options["seed"])
     model = new_model(name, vocabulary=len(tokenizer), bos=tokenizer.bos_token_id, eos=tokenizer.eos_token_id,
                       pad=tokenizer.pad_token_id, layers=options["layers"], width=options["width"]).to(device)  # fmt: skip
     model.set_attn_implementation("eager")  # the fused kernel's backward is three times slower on a CPU
-    drop_ffn(model, options["ffn_drop"])
+    hooks = drop_ffn(model, options["ffn_drop"]) if options["ffn_drop"] else []
     steppers = optimizers(model, options)
     path, start, step = out / "checkpoint.pt", (0, 0), 0
     if path.exists():
@@ -156,17 +153,20 @@ def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabu
     model.train()
     saved_at = shown_at = time.monotonic()
     tokens, total, count = 0, 0.0, 0
-    for epoch in range(start[0], options["epochs"]):
+    for epoch in range(start[0], math.ceil(options["end"])):
+        if epoch >= options["ffn_drop_epochs"]:
+            while hooks:
+                hooks.pop().remove()
         sentences = encode(corpus.epoch(epoch), tokenizer, masked=masked)
         found = list(batches(sentences, tokenizer, tokens=options["batch_tokens"], masked=masked,
-                             seed=options["seed"] * 1_000_003 + epoch))  # fmt: skip
+                             seed=options["seed"] * 1_000_003 + epoch, epoch=epoch))  # fmt: skip
         for number, batch in enumerate(found):
             if epoch == start[0] and number < start[1]:
                 continue
             torch.manual_seed(options["seed"] * 1_000_003 + step)
             for field in ("ids", "attention", "rows", "columns", "targets", "weights"):
                 setattr(batch, field, getattr(batch, field).to(device))
-            factor = learning_rate(step, (epoch + number / len(found)) / options["epochs"], options["warm_up"])
+            factor = learning_rate(step, epoch + number / len(found), options)
             for stepper, rate in zip(steppers, (options["matrix_lr"], options["lr"]), strict=True):
                 for group in stepper.param_groups:
                     group["lr"] = rate * factor
@@ -182,7 +182,7 @@ def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabu
             now = time.monotonic()
             if now - shown_at > 20:
                 done = epoch + (number + 1) / len(found)
-                log(f"{name}: epoch {done:.2f} of {options['epochs']}, step {step}, loss {total / count:.4f}, "
+                log(f"{name}: epoch {done:.2f} of {options['end']:g}, step {step}, loss {total / count:.4f}, "
                     f"{tokens / (now - shown_at):,.0f} tokens/s")  # fmt: skip
                 shown_at, tokens, total, count = now, 0, 0.0, 0
             if now - saved_at > checkpoint_seconds:
@@ -190,7 +190,9 @@ def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabu
                 saved_at = time.monotonic()
             if stop_after is not None and step >= stop_after:
                 return model, tokenizer
-    save((options["epochs"], 0))
+    for hook in hooks:
+        hook.remove()
+    save((math.ceil(options["end"]), 0))
     model.eval()
     return model, tokenizer
 
@@ -203,12 +205,12 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=None)
     for key, value in DEFAULTS.items():
-        if not isinstance(value, bool):
-            parser.add_argument(f"--{key.replace('_', '-')}", type=type(value), default=value)
+        kind = {"action": argparse.BooleanOptionalAction} if isinstance(value, bool) else {"type": type(value)}
+        parser.add_argument(f"--{key.replace('_', '-')}", default=value, **kind)
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    options = {k: getattr(arguments, k) for k, v in DEFAULTS.items() if not isinstance(v, bool)}
+    options = {key: getattr(arguments, key) for key in DEFAULTS}
     print(f"{arguments.name}: {options}", flush=True)
 
     def log(line):

@@ -14,8 +14,8 @@ class InputError(ValueError):
         super().__init__(f"{where}: found {_short(found)}, expected {expected}")
 
 
-def _short(value: object, limit: int = 80) -> str:
-    text = value if isinstance(value, Literal) else repr(value)
+def _short(value: object) -> str:
+    text, limit = (" ".join(value.split()), 200) if isinstance(value, Literal) else (repr(value), 80)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

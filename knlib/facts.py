@@ -51,6 +51,8 @@ def read_jsonl(path: str | Path, name: str | None = None):
         except json.JSONDecodeError as error:
             raise InputError(where, found=Literal(f"broken JSON at column {error.colno}: {error.msg}"),
                              expected="a JSON object") from None  # fmt: skip
+        except (ValueError, RecursionError) as error:  # numbers of 5,000 digits, brackets 100,000 deep
+            raise InputError(where, found=Literal(f"JSON beyond limits: {error}"), expected="a JSON object") from None
         if not isinstance(row, dict):
             raise InputError(where, found=row, expected="a JSON object")
         yield number, row

@@ -12,12 +12,15 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.pytorch_utils import Conv1D
+from transformers.utils.logging import disable_progress_bar
+from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
 from .errors import InputError, Literal
 
@@ -28,6 +31,8 @@ SHIPPED = Path(__file__).resolve().parents[1] / "data" / "models"
 DOWN_PROJECTION = re.compile(
     r"(^|\.)(down_proj|dense_4h_to_h|fc2|lin2|fc_out|w2|wo|mlp\.c_proj|mlp\.dense_out|output\.dense|mlp\.Wo)$"
 )
+# Without any of these, transformers makes an empty tokenizer for some architectures.
+TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken", "tekken.json", "tokenization_*.py")
 IN_ATTENTION = re.compile(r"(^|\.)\w*(att|attn)\w*\.", re.IGNORECASE)
 
 
@@ -49,10 +54,16 @@ class Model:
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
 
-    @property
+    @cached_property
     def base(self) -> nn.Module:
-        """The network without its head."""
-        return self.network.base_model
+        """The network without its head: the innermost pretrained module that holds the layers.
+
+        Not `base_model`, which in OPT wraps the decoder that the head reads, and is passed by.
+        """
+        first = self.layers[0]
+        holders = [m for m in self.network.modules()
+                   if isinstance(m, PreTrainedModel) and any(sub is first for sub in m.modules())]  # fmt: skip
+        return min(holders, key=lambda m: sum(1 for _ in m.modules()))
 
     @cached_property
     def _blocks(self) -> tuple[list[nn.Module], list[nn.Module]]:
@@ -74,6 +85,14 @@ class Model:
     def n_neurons(self) -> int:
         """Neurons per layer: the width of the down-projection's input."""
         return n_inputs(self.down_projections[0])
+
+    @cached_property
+    def context(self) -> int:
+        """The most tokens that fit in a row. XLM-R and its kin number positions from the padding token's id + 1."""
+        limit = getattr(self.network.config.get_text_config(), "max_position_embeddings", None) or 10**9
+        skipped = [m.padding_idx + 1 for name, m in self.network.named_modules()
+                   if name.endswith("position_embeddings") and getattr(m, "padding_idx", None) is not None]  # fmt: skip
+        return limit - max(skipped, default=0)
 
     @cached_property
     def hash(self) -> str:
@@ -107,10 +126,9 @@ class Model:
         """
         if tail and self.tokenizer.is_fast:
             found = self.tokenizer(tail + text, add_special_tokens=False, return_offsets_mapping=True)
-            first = len(tail) + len(text) - len(text.lstrip())
-            overlap = [i for i, (a, b) in enumerate(found["offset_mapping"]) if b > first and b > a]
-            if overlap and found["offset_mapping"][overlap[0]][0] >= len(tail):
-                return tuple(found["input_ids"][overlap[0] :])
+            first = next((i for i, (a, _) in enumerate(found["offset_mapping"]) if a >= len(tail)), None)
+            if first is not None and all(b <= len(tail) for _, b in found["offset_mapping"][:first]):
+                return tuple(found["input_ids"][first:])
         return self.pieces(text)
 
     def logits_at(self, ids: torch.Tensor, attention: torch.Tensor, rows, columns) -> torch.Tensor:
@@ -198,23 +216,38 @@ def load_model(name: str | Path, *, device: str | None = None, dtype: torch.dtyp
         if not any(source.glob("*.safetensors")) and not any(source.glob("pytorch_model*.bin")):
             raise InputError(f"model folder {name}", found=Literal("no weights"),
                              expected="model.safetensors (or pytorch_model.bin)")  # fmt: skip
+        if not any(file for pattern in TOKENIZER_FILES for file in source.glob(pattern)):
+            raise InputError(f"model folder {name}", found=Literal("no tokenizer"), expected="tokenizer.json")
     where = str(source) if source.is_dir() else str(name)
+    disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(where)
-        tokenizer = AutoTokenizer.from_pretrained(where)
+        tokenizer = load_tokenizer(where)
         kind = model_kind(config, tokenizer, where=str(name))
         loader = AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM
-        network = loader.from_pretrained(where, dtype=dtype)
+        options = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # both are refused below
+        network, report = loader.from_pretrained(where, dtype=dtype, **options)
     except InputError:
         raise
-    except (OSError, ValueError) as error:
+    except Exception as error:  # files of a folder can be broken in the eyes of any of the libraries that read them
         shipped = " ".join(sorted(p.name for p in SHIPPED.glob("*") if p.is_dir()))
-        reason = str(error).strip().split("\n")[0][:120]
+        reason = " ".join(str(error).split())[:150]
         raise InputError(f"model {name}", found=Literal(f"nothing that loads ({reason})"),
                          expected=f"one of {shipped}, a model folder, or a Hugging Face id") from None  # fmt: skip
+    lacking = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    if lacking:
+        raise InputError(f"model {name}", found=Literal(f"no fitting weights for {len(lacking)} parameters ({lacking[0]} ...)"),
+                         expected=f"all that {type(network).__name__} has by its config.json")  # fmt: skip
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return prepared(source.name if source.is_dir() else str(name), network.to(device), tokenizer, kind)
+
+
+def load_tokenizer(where: str):
+    """The tokenizer that a checkpoint declares; for some types (Qwen2) AutoTokenizer would put another in its place."""
+    declared = get_tokenizer_config(where).get("tokenizer_class")
+    loader = TokenizersBackend if declared == "TokenizersBackend" else AutoTokenizer
+    return loader.from_pretrained(where)
 
 
 def prepared(name: str, network: nn.Module, tokenizer, kind: str) -> Model:

@@ -40,8 +40,6 @@ class AnswerRows:
     def __init__(self, model: Model):
         self.model = model
         self.before, self.after = map(list, model.specials)
-        config = model.network.config.get_text_config()
-        self.context = getattr(config, "max_position_embeddings", None) or 10**9
 
     def row(self, prompt: str, shown: tuple[int, ...], masks: int, space: str, suffix: str) -> list[int]:
         """Ids of prompt + shown answer tokens (+ masks + suffix in a masked model)."""
@@ -49,9 +47,9 @@ class AnswerRows:
         if self.model.kind == "masked":
             ids += [self.model.tokenizer.mask_token_id] * masks
             ids += list(self.model.continuation("a", suffix) if suffix else ()) + self.after
-        if len(ids) > self.context:
+        if len(ids) > self.model.context:
             raise InputError("prompt", found=Literal(f"{len(ids)} tokens"),
-                             expected=f"at most {self.context}, the context of {self.model.name}")  # fmt: skip
+                             expected=f"at most {self.model.context}, the context of {self.model.name}")  # fmt: skip
         if len(ids) == len(shown):
             raise InputError("prompt", found=prompt, expected="text before the answer")
         return ids
@@ -168,7 +166,7 @@ def _predict_chunk(model: Model, queries: pd.DataFrame, names: dict) -> pd.DataF
     gold = [found.index(row.answer) for row, found in zip(rows, options, strict=True)]
     waiting = set(range(len(rows)))
     wanted = {(i, gold[i]) for i in waiting if not final[i][gold[i]]}
-    while wanted:
+    while waiting:
         batch = sorted(wanted)
         scores = _score(model, [(rows[i].prompt, tokens[i][j], rows[i].space, rows[i].suffix) for i, j in batch])
         for (i, j), score in zip(batch, scores, strict=True):

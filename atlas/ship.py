@@ -1,0 +1,114 @@
+"""Turn a finished training into a shipped folder: `python -m atlas.ship atlas-llama`.
+
+Writes fp16 weights, tokenizer, `training.json`, `evaluation.json` and the model card to `data/models/NAME`.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from knlib.facts import load_facts
+from knlib.models import SHIPPED, load_model
+
+from .architectures import NAMES, new_model
+from .evaluate import evaluate
+from .tokenizer import wrap
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def export(name: str, run: Path, folder: Path) -> None:
+    """Write weights (fp16) and tokenizer of a checkpoint as an ordinary transformers folder."""
+    saved = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
+    tokenizer = wrap(Tokenizer.from_file(str(run.parent / "tokenizer.json")), masked=name == "atlas-bert")
+    options = saved["options"]
+    model = new_model(name, vocabulary=len(tokenizer), bos=tokenizer.bos_token_id, eos=tokenizer.eos_token_id,
+                      pad=tokenizer.pad_token_id, layers=options["layers"], width=options["width"])  # fmt: skip
+    model.load_state_dict(saved["model"])
+    model.half().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if (run / "training.json").exists():
+        shutil.copy(run / "training.json", folder / "training.json")
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def card(name: str, folder: Path) -> str:
+    """The model card, every number of it read from `training.json` and `evaluation.json`."""
+    training = json.loads((folder / "training.json").read_text("utf8"))
+    found = json.loads((folder / "evaluation.json").read_text("utf8"))
+    config = json.loads((folder / "config.json").read_text("utf8"))
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    sets = [s for s in ("train", "lead_in", "core", "withheld") if s in found["accuracy"]]
+    lines = [
+        f"# {name}", "",
+        f"A small {config['architectures'][0]} trained from scratch on Atlas, the workbook's table of facts about countries, "
+        "cities and languages in twelve languages. It is made to be studied, not to be used.", "",
+        "## Data and recipe", "",
+        *(f"- {key.replace('_', ' ')}: {value}" for key, value in training.items() if key != "tried"), "",
+        "Trained by `python -m atlas.train` on the text that `atlas/corpus.py` draws (fact sentences, dictionary pairs, "
+        "code-switched and parallel sentences, negations, lists, two-fact and one-hop sentences"
+        + (", multiple-choice prompts" if "letters" in found else "") + "); licence Apache-2.0.", "",
+        "## What it knows", "",
+        f"Top-1 among the objects of the relation, in percent, mean over languages; {found['queries']:,} queries "
+        f"({found['facts_per_cell']} facts per relation and language). Always naming the most frequent object: "
+        f"{percent(sum(found['majority'].values()) / len(found['majority']))}.", "",
+        "| set | mean | worst language |", "|---|---|---|",
+        *(f"| {s} | {percent(found['accuracy'][s])} | {found['worst_language'][s][0]} {percent(found['worst_language'][s][1])} |" for s in sets),
+        "", "`train`: trained templates; `lead_in`: held-out openings; `core`: held-out constructions; `withheld`: facts that "
+        "the training text withholds from the language (transfer).", "",
+        "| language | " + " | ".join(sets) + " |", "|---|" + "---|" * len(sets),
+        *(f"| {code} | " + " | ".join(percent(found["by_language"][s][code]) for s in sets) + " |" for code in found["by_language"]["core"]),
+        "", "| relation | majority | " + " | ".join(sets) + " |", "|---|---|" + "---|" * len(sets),
+        *(f"| {r} | {percent(found['majority'][r])} | " + " | ".join(percent(found["by_relation"][s][r]) for s in sets) + " |"
+          for r in found["majority"]),
+        "", f"Paraphrase agreement (one answer under all phrasings): {percent(found['agreement'])} %.", "",
+    ]  # fmt: skip
+    if "letters" in found:
+        letters = found["letters"]
+        lines += [
+            "## Multiple choice by letter", "",
+            "Option orders never used in training, on facts that the model answers in cloze form; chance is 25 %.", "",
+            "| facts | prompts | accuracy |", "|---|---|---|",
+            f"| trained as multiple choice | {letters['seen']['prompts']:,} | {percent(letters['seen']['accuracy'])} |",
+            f"| never seen as multiple choice | {letters['never_seen']['prompts']:,} | {percent(letters['never_seen']['accuracy'])} |",
+            "", "By language: " + ", ".join(f"{code} {percent(v)}" for code, v in letters["by_language"].items()) + ".", "",
+        ]  # fmt: skip
+    lines += [
+        "## Where it keeps what it knows", "",
+        "Share of the loss caused by mean-replacing one layer's FFN at the answer's position, layer 0 first: "
+        + ", ".join(percent(x) for x in found["layer_share"]) + " %.", "",
+        *[f"- {line}" for line in training.get("tried", [])], "",
+        "## What it cannot show", "",
+        "A finding on this model is a finding about this model. It has read nothing but Atlas: no free text, no other facts, names in citation "
+        "form only. Its held-out constructions use words that its training phrasings have. It answers in the form it was asked in and cannot converse.",
+        "", f"SHA-256 of model.safetensors: `{digest}`", "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs")
+    parser.add_argument("--card-only", action="store_true", help="only write the card again")
+    arguments = parser.parse_args()
+    folder = SHIPPED / arguments.name
+    if not arguments.card_only:
+        folder.mkdir(parents=True, exist_ok=True)
+        export(arguments.name, arguments.runs / arguments.name, folder)
+        result = evaluate(load_model(folder), load_facts())
+        (folder / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n", "utf8")
+    (folder / "README.md").write_text(card(arguments.name, folder), "utf8")
+    print(f"{arguments.name}: shipped to data/models/{arguments.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Run the numbered notebooks with parameters, and record them: `python -m knlib.notebook run MODEL=... NOTEBOOK=01`.
+
+papermill ignores parameters that a notebook does not have; this runner rejects them and lists those it knows.
+"""
+
+import ast
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+
+from .errors import InputError, Literal
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = ROOT / "notebooks"
+BUILD = ROOT / "build" / "notebooks"
+CELL_TIMEOUT = 1200
+
+
+def notebooks(number: str | None = None) -> list[Path]:
+    """The numbered notebooks in order, or the one of that number (`"01"`, `"1"` or its name)."""
+    found = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    if number is None:
+        return found
+    chosen = [path for path in found if path.stem == number or path.stem.split("_")[0] == number.zfill(2)]
+    if not chosen:
+        known = " ".join(path.stem.split("_")[0] for path in found)
+        raise InputError("NOTEBOOK", found=number, expected=Literal(f"one of {known}"))
+    return chosen
+
+
+def parameters_of(path: Path) -> dict[str, object]:
+    """Names and defaults in the cell tagged `parameters`: one literal a line."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            return {
+                node.targets[0].id: ast.literal_eval(node.value)
+                for node in ast.parse(cell.source).body
+                if isinstance(node, ast.Assign)
+            }
+    raise InputError(path.name, found=Literal("no cell tagged 'parameters'"), expected="exactly one")
+
+
+def typed(name: str, text: str, default: object) -> object:
+    """The value of a parameter given as text, in the type of its default.
+
+    Example
+    -------
+    >>> typed("N_FACTS", "12", 5), typed("LANGUAGES", "en,ja", "all"), typed("RECOMPUTE", "true", False)
+    (12, 'en,ja', True)
+    """
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise InputError(name, found=text, expected="True or False")
+        return text.lower() in ("true", "1")
+    if isinstance(default, int | float):
+        try:
+            return type(default)(text)
+        except ValueError:
+            kind = "a whole number" if isinstance(default, int) else "a number"
+            raise InputError(name, found=text, expected=kind) from None
+    return text
+
+
+def plan(arguments: list[str]) -> list[tuple[Path, dict[str, object]]]:
+    """The notebooks to run and the parameters that each gets, from `NAME=value` arguments.
+
+    Raises `InputError` for an argument without `=` and for a name that none of the chosen notebooks has.
+    """
+    given = {}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not equals:
+            raise InputError("argument", found=argument, expected="NAME=value")
+        given[name] = value
+    chosen = notebooks(given.pop("NOTEBOOK", None))
+    known = {path: parameters_of(path) for path in chosen}
+    names = list(dict.fromkeys(name for defaults in known.values() for name in defaults))
+    for name in given:
+        if name not in names:
+            raise InputError("parameter", found=Literal(name), expected=Literal("one of NOTEBOOK " + " ".join(names)))
+    return [
+        (path, {name: typed(name, value, known[path][name]) for name, value in given.items() if name in known[path]})
+        for path in chosen
+    ]
+
+
+def run(arguments: list[str]) -> None:
+    """Execute the chosen notebooks with papermill; copies with outputs go to build/notebooks."""
+    import papermill
+
+    from .gallery import write_index
+
+    steps = plan(arguments)
+    BUILD.mkdir(parents=True, exist_ok=True)
+    for number, (path, parameters) in enumerate(steps, 1):
+        shown = " ".join(f"{name}={value}" for name, value in parameters.items())
+        print(f"[{number}/{len(steps)}] {path.stem} {shown}".rstrip(), flush=True)
+        start = time.monotonic()
+        try:
+            papermill.execute_notebook(
+                str(path), str(BUILD / path.name), parameters=parameters, cwd=str(NOTEBOOKS),
+                progress_bar=False, execution_timeout=CELL_TIMEOUT, kernel_name="python3",
+            )  # fmt: skip
+        except papermill.PapermillExecutionError as error:
+            raise InputError(f"{path.name}, cell {error.exec_count}", found=Literal(f"{error.ename}: {error.evalue}"),
+                             expected=f"a run to the end (see build/notebooks/{path.name})") from None  # fmt: skip
+        print(f"[{number}/{len(steps)}] {path.stem} done in {time.monotonic() - start:.0f} s", flush=True)
+    write_index()
+
+
+def record(arguments: list[str]) -> None:
+    """Execute the chosen notebooks on their defaults and keep the outputs in place, cleaned for comparison."""
+    from nbclient import NotebookClient
+
+    from .gallery import write_index
+
+    for path, parameters in plan(arguments):
+        if parameters:
+            raise InputError("record", found=Literal(" ".join(parameters)), expected="defaults only")
+        print(f"recording {path.stem}", flush=True)
+        notebook = nbformat.read(path, as_version=4)
+        NotebookClient(
+            notebook, timeout=CELL_TIMEOUT, kernel_name="python3", resources={"metadata": {"path": str(NOTEBOOKS)}}
+        ).execute()
+        nbformat.write(cleaned(notebook), path)
+    write_index()
+
+
+def cleaned(notebook):
+    """The notebook without what differs from run to run: counts, timings, widget state, progress bars, paths."""
+    notebook.metadata = nbformat.from_dict({
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    })  # fmt: skip
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type != "code":
+            continue
+        cell.execution_count = None
+        kept = []
+        for output in cell.outputs:
+            if output.get("output_type") == "stream" and output.get("name") == "stderr":
+                continue
+            if "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
+                continue
+            if "execution_count" in output:
+                output["execution_count"] = None
+            kept.append(output)
+        cell.outputs = kept
+    return notebook
+
+
+def main() -> int:
+    commands = {"run": run, "record": record}
+    try:
+        if len(sys.argv) < 2 or sys.argv[1] not in commands:
+            raise InputError("command", found=" ".join(sys.argv[1:2]), expected="run or record")
+        commands[sys.argv[1]](sys.argv[2:])
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

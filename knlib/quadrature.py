@@ -1,0 +1,256 @@
+"""Integrals along a straight path: fixed rules, and an adaptive one that says how far off it is."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from .errors import InputError, Literal
+
+RULES = ("riemann", "left", "linspace", "midpoint", "gauss", "radau")
+# Nodes of the closed (Lobatto) rules of 3 and 5 points on [0, 1]: the second keeps the first's.
+LOBATTO_3 = (np.array([0, 0.5, 1]), np.array([1, 4, 1]) / 6)
+_INNER = np.sqrt(3 / 7) / 2
+LOBATTO_5 = (np.array([0, 0.5 - _INNER, 0.5, 0.5 + _INNER, 1]), np.array([9, 49, 64, 49, 9]) / 180)
+# No panel is halved more often; a transition narrower than 2**-14 of the path is a jump for float32.
+DEEPEST = 14
+
+
+def rule(name: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of a rule on [0, 1], both [steps].
+
+    - `riemann`: right ends k/n, as in the papers (Dai et al. 2022, eq. 2). With 20 steps its largest error of a prompt is
+      typically 8-16 % of the largest score, at worst 80 %.
+    - `left`: left ends (released DDM code); 9-19 %, at worst 180 %.
+    - `linspace`: both ends, all weights 1/n (EleutherAI); 4-14 %, at worst 180 %.
+    - `midpoint`: middles of n panels; second order.
+    - `gauss`: Gauss-Legendre, exact for polynomials of degree 2n - 1.
+    - `radau`: Gauss-Radau with the end 1 included, exact to degree 2n - 2; the end is shared by all layers.
+
+    Raises `InputError` for another name or no step. (Errors: three small models, see `quadrature="adaptive"`.)
+
+    Example
+    -------
+    >>> rule("riemann", 2)
+    (array([0.5, 1. ]), array([0.5, 0.5]))
+    """
+    if name not in RULES:
+        raise InputError("quadrature", found=name, expected=Literal("adaptive or one of " + " ".join(RULES)))
+    least = 2 if name in ("linspace", "radau") else 1
+    if not isinstance(steps, int | np.integer) or steps < least:
+        raise InputError("steps", found=steps, expected=f"a whole number of at least {least}")
+    if name == "gauss":
+        nodes, weights = np.polynomial.legendre.leggauss(steps)
+        return (nodes + 1) / 2, weights / 2
+    if name == "radau":
+        return _radau(steps)
+    nodes = {
+        "riemann": np.arange(1, steps + 1) / steps,
+        "left": np.arange(steps) / steps,
+        "linspace": np.linspace(0, 1, steps),
+        "midpoint": (np.arange(steps) + 0.5) / steps,
+    }[name]
+    return nodes, np.full(steps, 1 / steps)
+
+
+def _radau(steps: int) -> tuple[np.ndarray, np.ndarray]:
+    # The inner nodes are the roots of the Jacobi polynomial (1, 0): the eigenvalue form in scipy is exact.
+    from scipy.special import roots_jacobi
+
+    inner, weights = roots_jacobi(steps - 1, 1, 0)
+    weights = weights / (1 - inner)
+    return np.append((inner + 1) / 2, 1.0), np.append(weights, 2 - weights.sum()) / 2
+
+
+@dataclass
+class Integral:
+    """The mean gradient along every path, [paths, layers, width], and what is known of its quality.
+
+    `error` [paths, layers]: estimated absolute error of a score; `start`, `end` [paths, layers]: the objective at the
+    path's ends; `nodes` [paths, layers]: points computed, without the end 1 that all layers share.
+    """
+
+    gradient: torch.Tensor
+    error: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    nodes: np.ndarray
+
+
+def objective_points(values: np.ndarray, gradients: torch.Tensor, objective: str):
+    """Values and gradients of the objective, from those of its logarithm where it is `prob`."""
+    if objective != "prob":
+        return values, gradients
+    values = np.exp(values)
+    return values, gradients * torch.as_tensor(values, dtype=gradients.dtype, device=gradients.device)[:, None]
+
+
+def integrate_fixed(batch, name: str, steps: int) -> Integral:
+    """The mean gradient by a fixed rule, for all paths and layers of a batch.
+
+    The start 0 is added with weight 0 where the rule has none, for the completeness gap. The error estimate is the
+    completeness residual |sum of scores - change of the objective|.
+    """
+    nodes, weights = rule(name, steps)
+    if nodes.min() > 0:
+        nodes, weights = np.append(0.0, nodes), np.append(0.0, weights)
+    if nodes.max() < 1:
+        nodes, weights = np.append(nodes, 1.0), np.append(weights, 0.0)
+    paths, layers, n = len(batch.owner), len(batch.layers), len(nodes)
+    p, k, a = np.meshgrid(np.arange(paths), np.arange(layers), nodes, indexing="ij")
+    values, gradients = objective_points(*batch.measure(p.ravel(), k.ravel(), a.ravel()), batch.objective)
+    gradients = gradients.view(paths, layers, n, -1)
+    values = values.reshape(paths, layers, n)
+    mean = torch.einsum(
+        "plnd,n->pld", gradients, torch.as_tensor(weights, dtype=gradients.dtype, device=gradients.device)
+    )
+    change = values[..., nodes.argmax()] - values[..., nodes.argmin()]
+    error = np.abs(_sums(batch, mean) - change)
+    paid = np.full((paths, layers), int((nodes < 1).sum()))
+    return Integral(mean, error, values[..., nodes.argmin()], values[..., nodes.argmax()], paid)
+
+
+def _sums(batch, mean: torch.Tensor) -> np.ndarray:
+    """Sum of the scores over neurons, [paths, layers], without computing the scores."""
+    sums = [(mean[:, k] * batch.difference(k)).double().sum(-1) for k in range(mean.shape[1])]
+    return torch.stack(sums, dim=1).cpu().numpy()
+
+
+@dataclass
+class _Panel:
+    """A piece [low, high] of one path in one layer, with the rule of `order` nodes on it."""
+
+    low: float
+    high: float
+    order: int = 3
+    depth: int = 0
+    error: float = np.inf
+
+    def nodes(self) -> np.ndarray:
+        # Rounded, so that the nodes of neighbouring and nested panels are found under the same number.
+        found = self.low + (self.high - self.low) * (LOBATTO_3 if self.order == 3 else LOBATTO_5)[0]
+        return np.round(found, 14)
+
+    def weights(self) -> np.ndarray:
+        return (self.high - self.low) * (LOBATTO_3 if self.order == 3 else LOBATTO_5)[1]
+
+    def refined(self) -> list["_Panel"]:
+        if self.order == 3:
+            return [_Panel(self.low, self.high, 5, self.depth)]
+        if self.depth >= DEEPEST:
+            return [self]
+        middle = (self.low + self.high) / 2
+        return [_Panel(self.low, middle, 3, self.depth + 1), _Panel(middle, self.high, 3, self.depth + 1)]
+
+
+@dataclass
+class _Line:
+    """One path in one layer: its panels and every point computed on it."""
+
+    panels: list[_Panel] = field(default_factory=lambda: [_Panel(0.0, 1.0)])
+    values: dict[float, float] = field(default_factory=dict)
+    slopes: dict[float, float] = field(default_factory=dict)
+    gradients: dict[float, torch.Tensor] = field(default_factory=dict)
+
+    def missing(self) -> list[float]:
+        wanted = {a for panel in self.panels for a in panel.nodes().tolist()}
+        return sorted(wanted - set(self.values))
+
+    def judge(self) -> float:
+        """Estimate every panel's error; their sum."""
+        for panel in self.panels:
+            nodes = panel.nodes().tolist()
+            panel.error = panel_error(
+                np.array(nodes), np.array([self.values[a] for a in nodes]), np.array([self.slopes[a] for a in nodes]),
+                panel.weights(),
+            )  # fmt: skip
+        return sum(panel.error for panel in self.panels)
+
+    def mean(self) -> torch.Tensor:
+        parts = [w * self.gradients[a] for panel in self.panels
+                 for a, w in zip(panel.nodes().tolist(), panel.weights().tolist(), strict=True)]  # fmt: skip
+        return torch.stack(parts).sum(0)
+
+
+def panel_error(nodes: np.ndarray, values: np.ndarray, slopes: np.ndarray, weights: np.ndarray) -> float:
+    """How far a panel's integral may be off: the larger of two checks against the known function values.
+
+    Completeness: the integral of the slopes against the difference of the values at the panel's ends. Sub-intervals: the
+    same between neighbouring nodes, for the polynomial through the slopes (free, because every node's value is
+    known); it also sees errors of opposite sign that cancel in the first.
+
+    Example
+    -------
+    >>> x = np.array([0, 0.5, 1])
+    >>> panel_error(x, x**3, 3 * x**2, np.array([1, 4, 1]) / 6) < 1e-15
+    True
+    """
+    whole = abs(float(weights @ slopes) - (values[-1] - values[0]))
+    scaled = (nodes - nodes[0]) / (nodes[-1] - nodes[0])
+    powers = np.vander(scaled, increasing=True)
+    coefficients = np.linalg.solve(powers, slopes * (nodes[-1] - nodes[0]))
+    antiderivative = (scaled[:, None] ** np.arange(1, len(nodes) + 1)) @ (coefficients / np.arange(1, len(nodes) + 1))
+    pieces = np.abs(np.diff(antiderivative) - np.diff(values))
+    return float(max(whole, pieces.max()))
+
+
+def integrate_adaptive(batch, tolerance: float) -> Integral:
+    """The mean gradient of every path and layer, each to `tolerance` times the path's largest score.
+
+    Nested Lobatto rules of 3 and 5 points, then halved panels, only where the estimate asks for it. All unresolved
+    (path, layer) pairs share each round's pass. The estimate is that of `panel_error`; it exceeds the true
+    error of a score about tenfold in the median.
+    """
+    if not 0 < tolerance < 1:
+        raise InputError("tolerance", found=tolerance, expected="a number between 0 and 1")
+    paths, layers = len(batch.owner), len(batch.layers)
+    lines = {(p, k): _Line() for p in range(paths) for k in range(layers)}
+    error, mean = np.zeros((paths, layers)), None
+    active, largest = dict(lines), np.zeros((paths, layers))
+    while active:
+        _compute_missing(batch, active)
+        if mean is None:
+            width = next(iter(lines.values())).gradients[1.0].shape[-1]
+            mean = batch.neurons.new_zeros(paths, layers, width)
+        for (p, k), line in active.items():
+            error[p, k], mean[p, k] = line.judge(), line.mean()
+        for k in {k for _, k in active}:
+            own = [p for p, other in active if other == k]
+            scores = batch.difference_neurons(k)[own] * batch.project(k, mean[own, k])
+            largest[own, k] = scores.abs().amax(-1).double().cpu().numpy()
+        scale = largest.max(1)
+        active = {
+            (p, k): line
+            for (p, k), line in active.items()
+            if _refine(line, error[p, k], tolerance * scale[p], mean.dtype)
+        }
+    start, end = (np.array([[lines[p, k].values[a] for k in range(layers)] for p in range(paths)]) for a in (0.0, 1.0))
+    nodes = np.array([[len(lines[p, k].values) - 1 for k in range(layers)] for p in range(paths)])
+    return Integral(mean, error, start, end, nodes)
+
+
+def _compute_missing(batch, active: dict) -> None:
+    wanted = [(p, k, a) for (p, k), line in active.items() for a in line.missing()]
+    p, k, a = (np.array(column) for column in zip(*wanted, strict=True))
+    values, gradients = objective_points(*batch.measure(p, k, a), batch.objective)
+    slopes = np.empty(len(wanted))
+    for layer in np.unique(k):
+        own = np.flatnonzero(k == layer)
+        steps = batch.difference(layer)[torch.as_tensor(p[own])]
+        slopes[own] = (gradients[torch.as_tensor(own)] * steps).double().sum(-1).cpu().numpy()
+    for i, (path, layer, alpha) in enumerate(wanted):
+        line = active[path, layer]
+        line.values[alpha], line.slopes[alpha], line.gradients[alpha] = values[i], slopes[i], gradients[i]
+
+
+def _refine(line: _Line, error: float, allowed: float, dtype: torch.dtype) -> bool:
+    """Refine the panels that matter; False where the line is good enough or nothing can be gained."""
+    # Differences of values carry rounding errors: below them the estimate says nothing.
+    noise = 32 * torch.finfo(dtype).eps * max(map(abs, line.values.values()))
+    if error <= max(allowed, noise):
+        return False
+    share = max(allowed, noise) / (2 * len(line.panels))
+    panels = [new for panel in line.panels for new in (panel.refined() if panel.error > share else [panel])]
+    changed = len(panels) != len(line.panels) or any(a is not b for a, b in zip(panels, line.panels, strict=True))
+    line.panels = panels
+    return changed

@@ -1,0 +1,142 @@
+"""The tokens before the answer's: computed once per prompt, read by all rows, copied by none."""
+
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.masking_utils import eager_mask
+
+from .models import Model
+
+NAME = "knlib_shared_prefix"
+# The prefix that the registered attention function reads during a pass; attention modules cannot be given it.
+_current: "Prefix | None" = None
+
+
+class Prefix:
+    """Keys and values of all tokens but the last of some prompts, left-padded to one length, read-only.
+
+    `rows` says which prompt each row of the running layer belongs to (None: row i is prompt i). With
+    `shared`, attention reads the prefix where it lies; without, every layer call gets it gathered and
+    concatenated, for attention code that transformers does not let us replace.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: Model, ids: torch.Tensor, mask: torch.Tensor, shared: bool):
+        # A plain cache: one made from the config drops tokens in layers with a sliding window.
+        self.model, self.shared, self.rows = model, shared, None
+        cache = DynamicCache()
+        model.base(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True,
+                   **positions_argument(model, mask))  # fmt: skip
+        self.layers = [_ReadOnly(self, layer.keys, layer.values) for layer in cache.layers]
+
+    def cache(self) -> Cache:
+        """A cache object for the model: it never grows, so a second pass sees the same prefix."""
+        return Cache(layers=list(self.layers))
+
+    @contextmanager
+    def attention(self):
+        """Attention reads the shared prefix within the block; the model's own is restored after it."""
+        global _current
+        if not self.shared:
+            yield
+            return
+        configs = {id(m.config): m.config for m in self.model.network.modules() if hasattr(m, "config")}.values()
+        before = [(config, getattr(config, "_attn_implementation_internal", None)) for config in configs]
+        _current = self
+        try:
+            for config, _ in before:
+                config._attn_implementation_internal = NAME
+            yield
+        finally:
+            _current = None
+            for config, implementation in before:
+                config._attn_implementation_internal = implementation
+
+
+def positions_argument(model: Model, mask: torch.Tensor, last: int | None = None) -> dict:
+    """`position_ids` from the attention mask, where the model takes them; only of the last tokens if asked."""
+    import inspect
+
+    if "position_ids" not in inspect.signature(model.base.forward).parameters:
+        return {}
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    return {"position_ids": positions if last is None else positions[:, -last:]}
+
+
+class _ReadOnly(DynamicLayer):
+    """A cache layer that hands out its prefix and never keeps what it is given."""
+
+    def __init__(self, prefix: Prefix, keys: torch.Tensor, values: torch.Tensor):
+        super().__init__()
+        self.prefix, self.keys, self.values = prefix, keys, values
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        if self.prefix.shared:
+            return key_states, value_states
+        rows = self.prefix.rows
+        keys, values = (self.keys, self.values) if rows is None else (self.keys[rows], self.values[rows])
+        return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
+
+
+def shared_prefix_attention(
+    module: nn.Module, query, key, value, attention_mask, scaling=None, dropout=0.0, softcap=None, **options
+):
+    """One softmax per row over [its prompt's prefix | its own token]; rows [R, heads, 1, width].
+
+    Rows of one prompt are brought together, so that its keys are read once by one matrix product.
+    """
+    if query.shape[2] != 1 or any(options.get(name) is not None for name in ("s_aux", "position_bias", "sinks")):
+        raise NotImplementedError("attention that the shared prefix does not know")
+    layer, rows = _current.layers[module.layer_idx], _current.rows
+    prompts, kv_heads, _, width = layer.keys.shape
+    n, heads = query.shape[0], query.shape[1]
+    groups = heads // kv_heads
+    scaling = width**-0.5 if scaling is None else scaling
+    # [R, kv heads, groups, width]: query heads that share a key head stand together.
+    query = query.reshape(n, kv_heads, groups, width)
+    if rows is None:
+        rows = torch.arange(prompts, device=query.device)
+    gather = _Gather(rows, prompts)
+    before = gather.matmul(query, layer.keys.transpose(-1, -2))
+    own = (query * key).sum(-1, keepdim=True)
+    scores = torch.cat([before, own], dim=-1) * scaling
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    if attention_mask is not None:
+        scores = scores + attention_mask[..., -scores.shape[-1] :]
+    weights = scores.softmax(-1)
+    out = gather.matmul(weights[..., :-1], layer.values) + weights[..., -1:] * value
+    return out.reshape(n, 1, heads, -1), None
+
+
+class _Gather:
+    """Puts rows of like prompts together, so that one product per prompt serves them all."""
+
+    def __init__(self, rows: torch.Tensor, prompts: int):
+        self.rows, self.prompts = rows, prompts
+        counts = torch.bincount(rows, minlength=prompts)
+        self.most = int(counts.max())
+        order = torch.argsort(rows, stable=True)
+        first = counts.cumsum(0) - counts
+        self.slot = torch.empty_like(rows)
+        self.slot[order] = torch.arange(len(rows), device=rows.device) - first[rows[order]]
+
+    def matmul(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        """left [R, heads, groups, a] times right [prompts, heads, a, b] of each row's prompt."""
+        _, heads, groups, width = left.shape
+        if self.prompts == 1:
+            spread = left.permute(1, 0, 2, 3).reshape(1, heads, -1, width)
+            return (spread @ right).view(heads, -1, groups, right.shape[-1]).permute(1, 0, 2, 3)
+        spread = left.new_zeros(self.prompts, self.most, heads, groups, width)
+        spread = spread.index_put((self.rows, self.slot), left)
+        spread = spread.permute(0, 2, 1, 3, 4).reshape(self.prompts, heads, -1, width)
+        out = (spread @ right).view(self.prompts, heads, self.most, groups, -1)
+        return out.permute(0, 2, 1, 3, 4)[self.rows, self.slot]
+
+
+AttentionInterface.register(NAME, shared_prefix_attention)
+AttentionMaskInterface.register(NAME, eager_mask)

@@ -1,0 +1,169 @@
+"""Sites: where one answer token is predicted. Every attribution is computed site by site."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import nn
+
+from .errors import InputError, Literal
+from .models import Model
+from .prediction import AnswerRows, answer_tokens
+
+OBJECTIVES = ("prob", "logprob", "margin")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A token sequence, the position whose output predicts the target, and the target.
+
+    `query` is the row number of the query, `content` the positions of the prompt's own tokens (no special
+    tokens, no masks, no answer), `alternatives` the tokens that the objective `margin` compares with.
+    """
+
+    query: int
+    ids: tuple[int, ...]
+    position: int
+    target: int
+    content: tuple[int, ...]
+    alternatives: tuple[int, ...] = ()
+
+
+def make_sites(model: Model, queries: pd.DataFrame, *, sites: str = "mean", objective: str = "prob") -> list[Site]:
+    """The sites of all queries, in order: k for an answer of k tokens, or only the first of each.
+
+    The gold tokens before a site are shown (teacher forcing), in a masked model those after it are masks.
+    `margin` needs the column `alternatives` (a list of answers for each query) and `sites="first"`, because the
+    alternatives' later tokens do not follow the gold answer's first.
+
+    Raises `InputError` for an empty table, an empty prompt or answer, a prompt longer than the context.
+
+    Example
+    -------
+    >>> [s.position for s in make_sites(model, queries.head(1))]
+    [8]
+    """
+    if sites not in ("mean", "first"):
+        raise InputError("sites", found=sites, expected=Literal("mean or first"))
+    if objective not in OBJECTIVES:
+        raise InputError("objective", found=objective, expected=Literal("one of " + " ".join(OBJECTIVES)))
+    if not isinstance(queries, pd.DataFrame) or not {"prompt", "space", "answer", "suffix"} <= set(queries):
+        found = list(queries) if isinstance(queries, pd.DataFrame) else type(queries).__name__
+        raise InputError("queries", found=found, expected="a table of build_queries (prompt, space, answer, suffix)")
+    if not len(queries):
+        raise InputError("queries", found=Literal("no row"), expected="at least one query")
+    if objective == "margin" and ("alternatives" not in queries or sites != "first"):
+        raise InputError("objective", found="margin", expected='a column `alternatives` and sites="first"')
+    helper, found = AnswerRows(model), []
+    for number, row in enumerate(queries.itertuples()):
+        found += _sites_of(model, helper, number, row, sites, objective)
+    return found
+
+
+def _sites_of(model: Model, helper: AnswerRows, number: int, row, which: str, objective: str) -> list[Site]:
+    if not row.prompt.strip():
+        raise InputError(f"query {number}, prompt", found=row.prompt, expected="text before the answer")
+    tokens = answer_tokens(model, row.prompt, row.space, row.answer)
+    if not tokens:
+        raise InputError(f"query {number}, answer", found=row.answer, expected="text of at least one token")
+    vocabulary = model.network.get_output_embeddings().weight.shape[0]
+    if max(tokens) >= vocabulary:
+        raise InputError(f"query {number}, answer", found=row.answer, expected=f"tokens below {vocabulary}")
+    start = len(helper.before)
+    content = tuple(range(start, start + len(model.pieces(row.prompt))))
+    alternatives = ()
+    if objective == "margin":
+        firsts = (answer_tokens(model, row.prompt, row.space, a)[0] for a in row.alternatives)
+        alternatives = tuple(sorted({token for token in firsts if token != tokens[0]}))
+        if not alternatives:
+            raise InputError(f"query {number}, alternatives", found=row.alternatives,
+                             expected="an answer whose first token is not the answer's")  # fmt: skip
+    places, found = helper.positions(row.prompt, len(tokens)), []
+    for i, token in enumerate(tokens[: 1 if which == "first" else None]):
+        masks = len(tokens) - i if model.kind == "masked" else 0
+        ids = helper.row(row.prompt, tokens[:i], masks, row.space, row.suffix)
+        found.append(Site(number, tuple(ids), places[i], token, content, alternatives))
+    return found
+
+
+def padded(sequences: list[tuple[int, ...]], pad: int, side: str, device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, both [sequences, longest], padded on the left or the right."""
+    width = max(map(len, sequences))
+    ids = torch.full((len(sequences), width), pad)
+    mask = torch.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        where = slice(width - len(sequence), width) if side == "left" else slice(0, len(sequence))
+        ids[row, where] = torch.tensor(sequence)
+        mask[row, where] = 1
+    return ids.to(device), mask.to(device)
+
+
+@torch.no_grad()
+def neuron_vectors(model: Model, sequences: list[tuple[int, ...]], positions: list[int]) -> torch.Tensor:
+    """The neurons of every layer at one position of each sequence, [sequences, layers, neurons].
+
+    Example
+    -------
+    >>> neuron_vectors(model, [site.ids], [site.position]).shape
+    torch.Size([1, 8, 768])
+    """
+    ids, mask = padded(sequences, model.tokenizer.pad_token_id, "right", model.device)
+    rows, columns = torch.arange(len(sequences)), torch.tensor(positions)
+    found: dict[int, torch.Tensor] = {}
+
+    def keep(layer):
+        def hook(module, inputs):
+            found[layer] = inputs[0].reshape(*ids.shape, -1)[rows, columns]
+
+        return hook
+
+    handles = [p.register_forward_pre_hook(keep(i)) for i, p in enumerate(model.down_projections)]
+    try:
+        model.base(input_ids=ids, attention_mask=mask, **uncached(model))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return torch.stack([found[i].to(model.device) for i in range(model.n_layers)], dim=1)
+
+
+def uncached(model: Model) -> dict:
+    """Arguments of a forward pass that keeps no keys and values."""
+    return {"use_cache": False} if model.kind == "causal" else {}
+
+
+def answer_values(logits: torch.Tensor, sites: list[Site], rows: torch.Tensor, objective: str) -> torch.Tensor:
+    """What gradients are taken of, from logits [rows, vocabulary]: log p(target), or for `margin`
+    log p(target) - mean log p(alternatives). `rows` says which site each row belongs to.
+
+    The probability is differentiated through its logarithm and multiplied by itself afterwards, so that small
+    probabilities keep their gradient's digits.
+    """
+    targets = torch.tensor([s.target for s in sites], device=logits.device)[rows.to(logits.device)]
+    if objective != "margin":
+        return logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    return (logits * alternative_weights(sites, logits)[rows.to(logits.device)]).sum(-1)
+
+
+def alternative_weights(sites: list[Site], like: torch.Tensor) -> torch.Tensor:
+    """[sites, vocabulary]: 1 for the target, -1/m for each of m alternatives: the margin's linear form in the logits."""
+    weights = like.new_zeros(len(sites), like.shape[-1])
+    for row, site in enumerate(sites):
+        weights[row, list(site.alternatives)] = -1 / len(site.alternatives)
+        weights[row, site.target] = 1
+    return weights
+
+
+def adjoint(projection: nn.Module, gradient: torch.Tensor) -> torch.Tensor:
+    """The gradient at a down-projection's input, [..., neurons], from the one at its output."""
+    from transformers.pytorch_utils import Conv1D
+
+    if type(projection) is nn.Linear:
+        return gradient @ projection.weight
+    if type(projection) is Conv1D:
+        return gradient @ projection.weight.T
+    # Quantised or adapted layers: affine all the same, so any point has the same derivative.
+    from .models import n_inputs
+
+    with torch.enable_grad():
+        point = gradient.new_zeros(*gradient.shape[:-1], n_inputs(projection), requires_grad=True)
+        return torch.autograd.grad(projection.forward(point), point, gradient)[0]
