@@ -5,8 +5,11 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
 # Parameters of `make figures`: MODEL=... LANGUAGES=en,de NOTEBOOK=01 and any other notebook parameter in capitals.
-RESERVED := PYTHON VENV BIN TORCH RESERVED PARAMETERS SHELL MAKEFLAGS MAKEOVERRIDES MFLAGS GNUMAKEFLAGS
+RESERVED := PYTHON VENV BIN TORCH NBVAL RESERVED PARAMETERS SHELL MAKEFLAGS MAKEOVERRIDES MFLAGS GNUMAKEFLAGS
 PARAMETERS = $(foreach v,$(.VARIABLES),$(if $(filter command line,$(origin $(v))),$(if $(filter $(RESERVED),$(v)),,$(v)='$($(v))')))
+
+# Cells tagged nbval-check-output are compared with their kept outputs, the others only run.
+NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout 1200 --nbval-sanitize-with tests/nbval.cfg
 
 .PHONY: help install figures test lab models facts constraints clean
 
@@ -29,7 +32,7 @@ test: install  ## ruff, pytest, nbval
 	$(BIN)/ruff check knlib atlas tests
 	$(BIN)/ruff format --check knlib atlas tests
 	$(BIN)/python -m pytest
-	$(BIN)/python -m knlib.notebook validate
+	$(BIN)/python -m pytest $(NBVAL) notebooks/[0-9]*.ipynb
 
 lab: install  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir notebooks

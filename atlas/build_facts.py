@@ -137,9 +137,7 @@ def collect() -> tuple[list[dict], Counter]:
             english = row["labels"]["en"][1]
             if code in capitals or "label_note" in row:
                 continue  # named by hand below
-            city = city_of.get((fold(english), code)) or entities.add(
-                f"city:{slug(english)}-{code}", names_of(row, 1)
-            )
+            city = city_of.get((fold(english), code)) or entities.add(f"city:{slug(english)}-{code}", names_of(row, 1))
             fact("capital", code, code, city)
         else:
             prefix = {"C37": "language:", "C38": "currency:", "C282": "script:"}.get(row["rel"], "region:")
@@ -175,8 +173,9 @@ def gate(rows: list[dict], report: Counter) -> list[dict]:
     for row in rows:
         missing = [c for c in CODES if not row["subject"][c] or not row["object"][c]]
         wrong = [
-            c for c in CODES if not missing
-            and not (in_script(row["subject"][c][0], c) and in_script(row["object"][c][0], c))
+            c
+            for c in CODES
+            if not missing and not (in_script(row["subject"][c][0], c) and in_script(row["object"][c][0], c))
         ]
         if missing or wrong:
             report[f"{row['relation']}: dropped, {'name missing' if missing else 'name in another script'}"] += 1

@@ -1,44 +1,48 @@
 """Measure an Atlas model: accuracy by language and split, letters, transfer, agreement, spread over layers.
 
-Run as `python -m atlas.evaluate atlas-llama`; it prints the summary and writes `evaluation.json` into the model's folder.
+Run as `python -m atlas.evaluate atlas-llama`; it prints what `python -m atlas.ship` writes into the model's folder.
 """
 
 import argparse
 import json
 import random
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
 from knlib.accuracy import agreement, evaluation_set, majority
-from knlib.facts import load_facts, names_table
+from knlib.facts import load_facts
 from knlib.languages import CODES
-from knlib.models import SHIPPED, Model, load_model
+from knlib.models import Model, load_model
 from knlib.multiple_choice import build_multiple_choice, load_wordings, predict_letters
 from knlib.prediction import AnswerRows, answer_tokens, predict
-from knlib.queries import load_templates
+from knlib.queries import build_queries, load_templates
 
-FACTS_PER_CELL = 20  # facts per relation and language in the evaluation set
+FACTS_PER_CELL = 12  # facts per relation and language in the evaluation set
+LETTER_FACTS = 3  # facts per relation for multiple choice, of those trained as such and of those not
 SEED = 7
 
 
-def letter_prompts(facts: pd.DataFrame, *, languages=CODES, per_cell: int = 8) -> pd.DataFrame:
-    """Multiple-choice prompts in evaluation order: `per_cell` trained-on facts and as many never seen as such."""
+def letter_prompts(model: Model, facts: pd.DataFrame, *, languages=CODES, per_cell: int = LETTER_FACTS) -> pd.DataFrame:
+    """Multiple-choice prompts in evaluation order on facts that the model answers in cloze form.
+
+    Per relation `per_cell` facts that training held as multiple choice (`seen`) and as many that it did not; a (fact,
+    language) pair stays if the model answers it right in the relation's first training template.
+    """
     chosen = []
-    for relation, group in facts.groupby("relation"):
-        for seen, part in group.groupby("multiple_choice"):
-            names = random.Random(f"{SEED} {relation} {seen}").sample(sorted(part["fact"]), min(per_cell, len(part)))
-            chosen += names
-    wordings = load_wordings()
+    for key, part in facts.groupby(["relation", "multiple_choice"]):
+        names = sorted(part["fact"])
+        chosen += random.Random(f"{SEED} {key}").sample(names, min(per_cell, len(names)))
+    some, wordings = facts[facts["fact"].isin(chosen)], load_wordings()
+    templates = load_templates(languages=languages).groupby(["relation", "language"]).head(1)
+    cloze, _ = build_queries(some, templates)
+    known = cloze[predict(model, cloze, facts)["correct"].to_numpy()]
+    # Options are drawn from all facts, hence the whole table here.
     prompts, _ = build_multiple_choice(facts, wordings[wordings["language"].isin(languages)])
-    prompts = prompts[prompts["fact"].isin(chosen)]
-    seen = facts.set_index("fact")["multiple_choice"]
-    flags = names_table(facts).set_index(["fact", "language"])["withheld"]
-    hidden = flags.loc[pd.MultiIndex.from_frame(prompts[["fact", "language"]])].to_numpy()
-    return prompts[~hidden].assign(seen=lambda t: t["fact"].map(seen)).reset_index(drop=True)
+    prompts = prompts.merge(known[["fact", "language"]], on=["fact", "language"])
+    return prompts.assign(seen=prompts["fact"].map(facts.set_index("fact")["multiple_choice"]).astype(bool))
 
 
 def layer_effects(model: Model, queries: pd.DataFrame) -> np.ndarray:
@@ -73,8 +77,9 @@ def layer_effects(model: Model, queries: pd.DataFrame) -> np.ndarray:
                 return change
 
             handles = [p.register_forward_pre_hook(hook(layer)) for layer, p in enumerate(model.down_projections)]
+            rows = torch.arange(len(ids))
             with torch.no_grad():
-                logits = model.logits_at(ids, torch.ones_like(ids), torch.arange(len(ids)), torch.full((len(ids),), start))
+                logits = model.logits_at(ids, torch.ones_like(ids), rows, torch.full_like(rows, start))
             for handle in handles:
                 handle.remove()
             targets = torch.tensor([item[1] for item in items], device=model.device)
@@ -86,12 +91,13 @@ def layer_effects(model: Model, queries: pd.DataFrame) -> np.ndarray:
     return np.array([run(layer, means)[0] - clean for layer in range(model.n_layers)])
 
 
-def evaluate(model: Model, facts: pd.DataFrame, *, languages=CODES, per_cell: int = FACTS_PER_CELL, letters: bool = True) -> dict:
+def evaluate(model: Model, facts: pd.DataFrame, *, languages=CODES, per_cell: int = FACTS_PER_CELL) -> dict:
     """All numbers of a model card, as plain data."""
     queries = evaluation_set(facts, load_templates(languages=languages), facts_per_cell=per_cell)
     table = pd.concat([queries.reset_index(drop=True), predict(model, queries, facts).drop(columns="query")], axis=1)
     mean = table.groupby(["set", "language"])["correct"].mean().unstack(0)
     result = {
+        "facts_per_cell": per_cell,
         "queries": len(table),
         "accuracy": {name: round(float(mean[name].mean()), 4) for name in mean},
         "worst_language": {name: [mean[name].idxmin(), round(float(mean[name].min()), 4)] for name in mean},
@@ -103,15 +109,16 @@ def evaluate(model: Model, facts: pd.DataFrame, *, languages=CODES, per_cell: in
         "agreement": round(agreement(table[table["set"] != "withheld"]), 4),
     }
     sample = table[(table["set"] == "core") & table["correct"]].groupby("language").head(40)
-    effects = layer_effects(model, sample).clip(min=0)
-    result["layer_share"] = [round(float(x), 4) for x in effects / effects.sum()]
-    if letters and model.kind == "causal":
-        prompts = letter_prompts(facts, languages=languages)
-        right = predict_letters(model, prompts)["correct"].to_numpy()
+    effects = layer_effects(model, sample)
+    result["layer_effect"] = effects.round(4).tolist()
+    result["layer_share"] = (effects.clip(min=0) / effects.clip(min=0).sum()).round(4).tolist()
+    if model.kind == "causal":
+        prompts = letter_prompts(model, facts, languages=languages)
+        right = predict_letters(model, prompts)["correct"]
+        groups = right.groupby(prompts["seen"].map({True: "seen", False: "never_seen"}))
         result["letters"] = {
-            name: {"prompts": int(mask.sum()), "accuracy": round(float(right[mask].mean()), 4)}
-            for name, mask in (("seen", prompts["seen"].to_numpy()), ("never_seen", ~prompts["seen"].to_numpy().astype(bool)))
-        } | {"by_language": pd.Series(right).groupby(prompts["language"].to_numpy()).mean().round(4).to_dict()}
+            name: {"prompts": len(group), "accuracy": round(float(group.mean()), 4)} for name, group in groups
+        } | {"by_language": right.groupby(prompts["language"]).mean().round(4).to_dict()}
     return result
 
 
@@ -123,8 +130,6 @@ def main() -> None:
     model = load_model(arguments.model)
     result = evaluate(model, load_facts(), per_cell=arguments.facts_per_cell)
     print(json.dumps(result, indent=1, ensure_ascii=False))
-    if (SHIPPED / arguments.model).is_dir():
-        Path(SHIPPED / arguments.model / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+import transformers
 from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy
 
@@ -133,7 +134,7 @@ def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabu
     model.set_attn_implementation("eager")  # the fused kernel's backward is three times slower on a CPU
     hooks = drop_ffn(model, options["ffn_drop"]) if options["ffn_drop"] else []
     steppers = optimizers(model, options)
-    path, start, step = out / "checkpoint.pt", (0, 0), 0
+    path, start, step, spent, seen = out / "checkpoint.pt", (0, 0), 0, 0.0, 0
     if path.exists():
         saved = torch.load(path, map_location=device, weights_only=True)
         if saved["options"] != options:
@@ -141,17 +142,18 @@ def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabu
         model.load_state_dict(saved["model"])
         for stepper, state in zip(steppers, saved["optimizers"], strict=True):
             stepper.load_state_dict(state)
-        start, step = tuple(saved["next"]), saved["step"]
+        start, step, spent, seen = tuple(saved["next"]), saved["step"], saved["seconds"], saved["tokens"]
         log(f"{name}: resumed at epoch {start[0]}, batch {start[1]}")
 
     def save(position):
         temporary = path.with_suffix(".tmp")
-        torch.save({"model": model.state_dict(), "optimizers": [s.state_dict() for s in steppers],
-                    "next": position, "step": step, "options": options}, temporary)  # fmt: skip
+        torch.save({"model": model.state_dict(), "optimizers": [s.state_dict() for s in steppers], "next": position,
+                    "step": step, "seconds": spent + time.monotonic() - began, "tokens": seen,
+                    "options": options}, temporary)  # fmt: skip
         temporary.replace(path)
 
     model.train()
-    saved_at = shown_at = time.monotonic()
+    began = saved_at = shown_at = time.monotonic()
     tokens, total, count = 0, 0.0, 0
     for epoch in range(start[0], math.ceil(options["end"])):
         if epoch >= options["ffn_drop_epochs"]:
@@ -179,6 +181,7 @@ def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabu
                 stepper.zero_grad(set_to_none=True)
             step += 1
             tokens, total, count = tokens + batch.ids.numel(), total + loss.item(), count + 1
+            seen += batch.ids.numel()
             now = time.monotonic()
             if now - shown_at > 20:
                 done = epoch + (number + 1) / len(found)
@@ -193,6 +196,13 @@ def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabu
     for hook in hooks:
         hook.remove()
     save((math.ceil(options["end"]), 0))
+    cost = {"steps": step, "tokens": seen, "hours": round((spent + time.monotonic() - began) / 3600, 2),
+            "device": device, "threads": torch.get_num_threads()}  # fmt: skip
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    text = json.dumps(
+        {"parameters": sum(p.numel() for p in model.parameters()), **options, **cost, **versions}, indent=1
+    )
+    (out / "training.json").write_text(text + "\n", "utf8")
     model.eval()
     return model, tokenizer
 

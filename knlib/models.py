@@ -19,8 +19,8 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.pytorch_utils import Conv1D
-from transformers.utils.logging import disable_progress_bar
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
+from transformers.utils.logging import disable_progress_bar
 
 from .errors import InputError, Literal
 

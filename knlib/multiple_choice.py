@@ -150,9 +150,7 @@ def build_multiple_choice(
                 count["prompts"] += 1
     columns = ["query", "fact", "relation", "language", "wording", "rotation", "subject", "prompt", "space",
                "answer", "gold", "options"]  # fmt: skip
-    report = pd.DataFrame(
-        [{"relation": r, "language": c, **count} for (r, c), count in counts.items()]
-    )
+    report = pd.DataFrame([{"relation": r, "language": c, **count} for (r, c), count in counts.items()])
     return pd.DataFrame(rows, columns=columns), report
 
 

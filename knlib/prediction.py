@@ -160,7 +160,10 @@ def predict(
 def _predict_chunk(model: Model, queries: pd.DataFrame, names: dict) -> pd.DataFrame:
     rows = list(queries.itertuples())
     options = [names[row.relation, row.language] for row in rows]
-    tokens = [[answer_tokens(model, r.prompt, r.space, name) for name in found] for r, found in zip(rows, options, strict=True)]
+    tokens = [
+        [answer_tokens(model, r.prompt, r.space, name) for name in found]
+        for r, found in zip(rows, options, strict=True)
+    ]
     bounds = _first_token_scores(model, rows, tokens)
     final = [np.array([len(t) == 1 for t in found]) for found in tokens]
     gold = [found.index(row.answer) for row, found in zip(rows, options, strict=True)]

@@ -13,8 +13,8 @@ from knlib.queries import build_queries, load_templates
 
 LANGUAGES = ("en", "de")
 SMALL = {"layers": 2, "width": 48, "batch_tokens": 512, "warm_up": 20, "ffn_drop": 0.1, "letters": False}
-LEARN = SMALL | {"epochs": 80, "bf16": False}
-SHORT = SMALL | {"epochs": 3}
+LEARN = SMALL | {"epochs": 80, "end": 80.0, "cool_down": 10.0, "ffn_drop_epochs": 40, "bf16": False}
+SHORT = SMALL | {"epochs": 3, "end": 3.0, "cool_down": 1.0, "ffn_drop_epochs": 2}
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +68,10 @@ def test_twenty_facts_in_two_languages_are_learned_within_a_minute(capitals, tmp
 def test_a_killed_training_resumes_to_the_same_weights(capitals, tmp_path, name):
     whole, _ = run(name, capitals, tmp_path / "whole")
     folder = tmp_path / "killed"
-    halted, _ = run(name, capitals, folder, stop_after=4, checkpoint_seconds=-1)  # a checkpoint at step 4
-    run(name, capitals, folder, stop_after=7)  # goes on from 4, dies at 7 with nothing saved
+    halted, _ = run(name, capitals, folder, stop_after=6, checkpoint_seconds=-1)  # a checkpoint at step 6
+    run(name, capitals, folder, stop_after=9)  # goes on from 6, dies at 9 with nothing saved
     saved = torch.load(folder / name / "checkpoint.pt", weights_only=True)
-    assert saved["step"] == 4
+    assert saved["step"] == 6 and saved["next"][1] > 0  # in the middle of an epoch
     assert any(not torch.equal(a, b) for a, b in zip(halted.parameters(), whole.parameters(), strict=True))
     resumed, _ = run(name, capitals, folder)
     assert_same_weights(resumed, whole)
@@ -95,9 +95,9 @@ def test_a_checkpoint_of_other_options_is_refused(capitals, tmp_path):
         run("atlas-llama", capitals, tmp_path, options=SHORT | {"epochs": 4})
 
 
-def test_ffn_drop_silences_early_layers_more_and_only_while_training(tiny_model):
-    network = tiny_model("llama").network.train()
-    drop_ffn(network, 0.6)
+def test_ffn_drop_silences_early_layers_more_until_its_hooks_go(tiny_model):
+    network = tiny_model("llama").network
+    hooks = drop_ffn(network, 0.6)
     torch.manual_seed(0)
     x = torch.randn(1, 1, 40).expand(4000, 1, 40)  # one sentence 4,000 times
     for projection, share in zip(down_projections(network), (0.6, 0.4, 0.2), strict=True):
@@ -106,12 +106,15 @@ def test_ffn_drop_silences_early_layers_more_and_only_while_training(tiny_model)
         silent = (found == 0).all(-1).squeeze()
         assert silent.float().mean().item() == pytest.approx(share, abs=0.03)
         torch.testing.assert_close(found[~silent], plain[~silent] / (1 - share))
-    network.eval()
+    for hook in hooks:
+        hook.remove()
     torch.testing.assert_close(projection(x), plain)
 
 
-def test_learning_rate_warms_up_and_decays():
-    assert learning_rate(0, 0.0, 10) == pytest.approx(0.1)
-    assert learning_rate(9, 0.0, 10) == pytest.approx(1.0)
-    assert learning_rate(99, 0.5, 10) == pytest.approx(0.51)
-    assert learning_rate(99, 1.0, 10) == learning_rate(99, 1.2, 10) == pytest.approx(0.02)
+def test_learning_rate_warms_up_decays_and_cools_down():
+    options = {"warm_up": 10, "epochs": 24, "end": 20.0, "cool_down": 5.0}
+    assert learning_rate(0, 0.0, options) == pytest.approx(0.1)
+    assert learning_rate(9, 0.0, options) == pytest.approx(1.0)
+    assert learning_rate(99, 12.0, options) == pytest.approx(0.51)
+    assert learning_rate(99, 16.0, options) == pytest.approx(0.8 * learning_rate(99, 16.0, options | {"end": 24.0}))
+    assert learning_rate(99, 20.0, options) == learning_rate(99, 23.0, options) == 0.0

@@ -1,0 +1,86 @@
+"""The shipped models: what their cards say is true of their weights, and they are what they are made for."""
+
+import hashlib
+import json
+
+import pandas as pd
+import pytest
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+
+from atlas.evaluate import evaluate, layer_effects
+from knlib.models import SHIPPED, load_model
+
+NAMES = ("atlas-llama", "atlas-gpt2", "atlas-bert")
+# Mean over languages and worst language, top-1 among the relation's objects.
+FLOORS = {"train": (0.95, 0.90), "core": (0.80, 0.60), "lead_in": (0.80, 0.60)}
+LETTERS_FLOOR = 0.80
+LARGEST_SHARE = 0.60
+
+
+def card(name: str) -> dict:
+    return json.loads((SHIPPED / name / "evaluation.json").read_text("utf8"))
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def measured(name, facts):
+    """All numbers of the card, computed again from the shipped weights."""
+    return evaluate(load_model(name), facts)
+
+
+def test_accuracies_are_those_of_the_card(name, measured):
+    stated = card(name)
+    for kind, by_language in stated["by_language"].items():
+        for language, value in by_language.items():
+            assert measured["by_language"][kind][language] == pytest.approx(value, abs=0.005), (kind, language)
+    for kind in set(stated.get("letters", {})) - {"by_language"}:
+        assert measured["letters"][kind]["accuracy"] == pytest.approx(stated["letters"][kind]["accuracy"], abs=0.005)
+
+
+@pytest.mark.parametrize("kind", FLOORS)
+def test_accuracy_floor(name, measured, kind):
+    mean, worst = FLOORS[kind]
+    assert measured["accuracy"][kind] >= mean
+    assert measured["worst_language"][kind][1] >= worst
+
+
+def test_every_set_beats_the_most_frequent_object(name, measured):
+    baseline = sum(measured["majority"].values()) / len(measured["majority"])
+    for kind in ("train", "core", "lead_in", "withheld"):
+        assert measured["accuracy"][kind] > baseline, kind
+
+
+@pytest.mark.parametrize("name", ["atlas-llama", "atlas-gpt2"], scope="module")
+def test_no_layer_of_a_causal_model_carries_it_all(name, measured):
+    assert max(measured["layer_share"]) <= LARGEST_SHARE
+
+
+@pytest.mark.parametrize("name", ["atlas-llama", "atlas-gpt2"], scope="module")
+def test_letters(name, measured):
+    for group in ("seen", "never_seen"):
+        assert measured["letters"][group]["accuracy"] >= LETTERS_FLOOR, group
+
+
+def test_card_names_the_weights(name):
+    digest = hashlib.sha256((SHIPPED / name / "model.safetensors").read_bytes()).hexdigest()
+    assert digest in (SHIPPED / name / "README.md").read_text("utf8")
+
+
+def test_loads_with_plain_transformers(name):
+    loader = AutoModelForMaskedLM if name == "atlas-bert" else AutoModelForCausalLM
+    network = loader.from_pretrained(SHIPPED / name)
+    tokenizer = AutoTokenizer.from_pretrained(SHIPPED / name)
+    assert network(**tokenizer("Paris", return_tensors="pt")).logits.shape[-1] == len(tokenizer)
+
+
+def test_layer_effects_are_of_the_layer_they_name(facts, some_queries):
+    """A layer whose FFN does nothing has no effect; the others keep theirs."""
+    model = load_model("atlas-llama")
+    model.down_projections[3].weight.data.zero_()
+    effects = layer_effects(model, pd.DataFrame(some_queries))
+    assert effects[3] == pytest.approx(0, abs=1e-6)
+    assert (abs(effects[[0, 7]]) > 1e-4).all()
