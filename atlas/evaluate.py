@@ -20,7 +20,7 @@ from knlib.multiple_choice import build_multiple_choice, load_wordings, predict_
 from knlib.prediction import AnswerRows, answer_tokens, predict
 from knlib.queries import build_queries, load_templates
 
-FACTS_PER_CELL = 12  # facts per relation and language in the evaluation set
+FACTS_PER_CELL = 6  # facts per relation and language in the evaluation set
 LETTER_FACTS = 3  # facts per relation for multiple choice, of those trained as such and of those not
 SEED = 7
 

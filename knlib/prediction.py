@@ -17,8 +17,9 @@ from .facts import candidates
 from .models import Model
 
 TOKENS_PER_BATCH = 4096
-# The continuation of a prompt is tokenized behind this many of its last characters.
-TAIL = 16
+# An answer is tokenized behind this many of the last characters of its prompt: enough to see whether a token would
+# straddle the border, few enough that the result can be reused for other subjects.
+TAIL = 4
 
 
 def answer_tokens(model: Model, prompt: str, space: str, answer: str) -> tuple[int, ...]:
@@ -159,55 +160,74 @@ def predict(
 
 def _predict_chunk(model: Model, queries: pd.DataFrame, names: dict) -> pd.DataFrame:
     rows = list(queries.itertuples())
-    options = [names[row.relation, row.language] for row in rows]
-    tokens = [
-        [answer_tokens(model, r.prompt, r.space, name) for name in found]
-        for r, found in zip(rows, options, strict=True)
-    ]
-    bounds = _first_token_scores(model, rows, tokens)
-    final = [np.array([len(t) == 1 for t in found]) for found in tokens]
-    gold = [found.index(row.answer) for row, found in zip(rows, options, strict=True)]
-    waiting = set(range(len(rows)))
-    wanted = {(i, gold[i]) for i in waiting if not final[i][gold[i]]}
+    searches = [_Search(model, row, names[row.relation, row.language]) for row in rows]
+    helper, waiting = AnswerRows(model), searches
     while waiting:
-        batch = sorted(wanted)
-        scores = _score(model, [(rows[i].prompt, tokens[i][j], rows[i].space, rows[i].suffix) for i, j in batch])
-        for (i, j), score in zip(batch, scores, strict=True):
-            bounds[i][j], final[i][j] = score, True
-        wanted = set()
-        for i in list(waiting):
-            best = int(np.argmax(bounds[i]))
-            if final[i][best]:
-                waiting.discard(i)
-            else:
-                wanted.add((i, best))
-    best = [int(np.argmax(b)) for b in bounds]
+        steps = [(search, *step) for search in waiting for step in search.next_steps()]
+        ids = [helper.row(s.row.prompt, shown, masks, s.row.space, s.row.suffix) for s, shown, masks, _ in steps]
+        places = [helper.positions(s.row.prompt, len(shown) + 1) for s, shown, _, _ in steps]
+        columns = [list(place)[first:] for place, (_, _, _, first) in zip(places, steps, strict=True)]
+
+        def use(i, found, steps=steps):
+            search, shown, masks, first = steps[i]
+            for depth, log_probabilities in enumerate(found, first):
+                search.learn(shown[:depth], masks + len(shown), log_probabilities)
+
+        helper.log_probabilities(ids, columns, use)
+        waiting = [search for search in waiting if not search.done]
+    best = [search.best for search in searches]
     return pd.DataFrame({
         "query": [row.query for row in rows],
-        "prediction": [found[j] for found, j in zip(options, best, strict=True)],
-        "correct": [j == g for j, g in zip(best, gold, strict=True)],
-        "p_answer": np.exp([b[g] for b, g in zip(bounds, gold, strict=True)]),
-        "p_prediction": np.exp([b[j] for b, j in zip(bounds, best, strict=True)]),
+        "prediction": [search.names[j] for search, j in zip(searches, best, strict=True)],
+        "correct": [j == search.gold for search, j in zip(searches, best, strict=True)],
+        "p_answer": np.exp([search.scores[search.gold] for search in searches]),
+        "p_prediction": np.exp([search.scores[j] for search, j in zip(searches, best, strict=True)]),
     })  # fmt: skip
 
 
-def _first_token_scores(model: Model, rows: list, tokens: list[list[tuple]]) -> list[np.ndarray]:
-    """Log-probability of every candidate's first token: its score, or a bound on it."""
-    helper = AnswerRows(model)
-    ids, columns, owners = [], [], []
-    for number, row in enumerate(rows):
-        lengths = sorted({len(t) for t in tokens[number]}) if model.kind == "masked" else [1]
-        for masks in lengths:
-            ids.append(helper.row(row.prompt, (), masks, row.space, row.suffix))
-            columns.append([helper.positions(row.prompt, 1)[0]])
-            owners.append((number, masks))
-    bounds = [np.full(len(found), -np.inf) for found in tokens]
+class _Search:
+    """Best-first search for a query's best candidate: what is known of every candidate's score so far.
 
-    def use(i, found):
-        number, masks = owners[i]
-        for j, candidate in enumerate(tokens[number]):
-            if model.kind == "causal" or len(candidate) == masks:
-                bounds[number][j] = found[0, candidate[0]]
+    `scores` holds the sum over the first `depths` tokens: a bound on the full sum, which only falls. One row of the model
+    tells the next token of every candidate that begins with the same tokens (in a masked model: and has as many).
+    """
 
-    helper.log_probabilities(ids, columns, use)
-    return bounds
+    def __init__(self, model: Model, row, names: list[str]):
+        self.row, self.names, self.causal = row, names, model.kind == "causal"
+        self.tokens = [answer_tokens(model, row.prompt, row.space, name) for name in names]
+        self.gold = names.index(row.answer)
+        self.lengths = np.array([len(tokens) for tokens in self.tokens])
+        self.scores, self.depths = np.zeros(len(names)), np.zeros(len(names), int)
+        self.followers: dict[tuple, list[int]] = {}
+        for j, tokens in enumerate(self.tokens):
+            for depth in range(len(tokens)):
+                key = tokens[:depth] if self.causal else (len(tokens), *tokens[:depth])
+                self.followers.setdefault(key, []).append(j)
+
+    @property
+    def best(self) -> int:
+        return int(np.argmax(self.scores))
+
+    @property
+    def done(self) -> bool:
+        return all(self.depths[j] == self.lengths[j] for j in (self.best, self.gold))
+
+    def next_steps(self) -> list[tuple]:
+        """Rows wanted now: `(tokens shown, masks, first depth asked for)`, for the best candidate and the gold one."""
+        if not self.depths.any():
+            return [((), masks, 0) for masks in ([1] if self.causal else sorted(set(self.lengths.tolist())))]
+        steps = set()
+        for j in {self.best, self.gold}:
+            depth, length = int(self.depths[j]), int(self.lengths[j])
+            if depth < length:  # a causal row tells all depths of its candidate at once, a masked one the next
+                shown = self.tokens[j][: length - 1 if self.causal else depth]
+                steps.add((shown, 1 if self.causal else length - depth, depth))
+        return sorted(steps)
+
+    def learn(self, shown: tuple[int, ...], length: int, log_probabilities: np.ndarray) -> None:
+        """Take in the next token's log-probabilities behind `shown`, in a masked model among `length` masks."""
+        depth = len(shown)
+        for j in self.followers.get(shown if self.causal else (length, *shown), ()):
+            if self.depths[j] == depth:
+                self.scores[j] += log_probabilities[self.tokens[j][depth]]
+                self.depths[j] += 1

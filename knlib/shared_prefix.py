@@ -1,5 +1,6 @@
 """The tokens before the answer's: computed once per prompt, read by all rows, copied by none."""
 
+import inspect
 from contextlib import contextmanager
 
 import torch
@@ -58,8 +59,6 @@ class Prefix:
 
 def positions_argument(model: Model, mask: torch.Tensor, last: int | None = None) -> dict:
     """`position_ids` from the attention mask, where the model takes them; only of the last tokens if asked."""
-    import inspect
-
     if "position_ids" not in inspect.signature(model.base.forward).parameters:
         return {}
     positions = (mask.cumsum(-1) - 1).clamp(min=0)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from .errors import InputError, Literal
-from .models import Model
+from .models import Model, n_inputs
 from .prediction import AnswerRows, answer_tokens
 
 OBJECTIVES = ("prob", "logprob", "margin")
@@ -155,15 +156,11 @@ def alternative_weights(sites: list[Site], like: torch.Tensor) -> torch.Tensor:
 
 def adjoint(projection: nn.Module, gradient: torch.Tensor) -> torch.Tensor:
     """The gradient at a down-projection's input, [..., neurons], from the one at its output."""
-    from transformers.pytorch_utils import Conv1D
-
     if type(projection) is nn.Linear:
         return gradient @ projection.weight
     if type(projection) is Conv1D:
         return gradient @ projection.weight.T
     # Quantised or adapted layers: affine all the same, so any point has the same derivative.
-    from .models import n_inputs
-
     with torch.enable_grad():
         point = gradient.new_zeros(*gradient.shape[:-1], n_inputs(projection), requires_grad=True)
         return torch.autograd.grad(projection.forward(point), point, gradient)[0]
