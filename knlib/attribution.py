@@ -104,8 +104,8 @@ def attribute(
                "batch": batch, "seed": seed}  # fmt: skip
     _check(model, options)
     names = queries["query"] if "query" in queries else pd.Series(range(len(queries)))
-    places = make_sites(model, queries, sites=sites, objective=objective)
     layers = list(range(model.n_layers)) if layers is None else list(layers)
+    places = make_sites(model, queries, sites=sites, objective=objective)
     found = _Sum(len(queries), layers, model, names.tolist())
     scorer = Scorer(model, layers, options, shared_start(model, places, baseline, layers))
     places.sort(key=lambda site: len(site.ids))

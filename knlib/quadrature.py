@@ -12,6 +12,11 @@ RULES = ("riemann", "left", "linspace", "midpoint", "gauss", "radau")
 LOBATTO_3 = (np.array([0, 0.5, 1]), np.array([1, 4, 1]) / 6)
 _INNER = np.sqrt(3 / 7) / 2
 LOBATTO_5 = (np.array([0, 0.5 - _INNER, 0.5, 0.5 + _INNER, 1]), np.array([9, 49, 64, 49, 9]) / 180)
+# What each rule's integral differs in from that of the rule nested in it: ends only, and 3 points.
+NESTED_3 = LOBATTO_3[1] - np.array([1, 0, 1]) / 2
+NESTED_5 = LOBATTO_5[1] - np.array([1, 0, 4, 0, 1]) / 6
+# A rule's error is about the square of the nested rule's, both relative; the factor makes it a cautious estimate.
+CAUTION = 3
 # No panel is halved more often; a transition narrower than 2**-14 of the path is a jump for float32.
 DEEPEST = 14
 
@@ -89,7 +94,7 @@ def integrate_fixed(batch, name: str, steps: int) -> Integral:
     """The mean gradient by a fixed rule, for all paths and layers of a batch.
 
     The start 0 is added with weight 0 where the rule has none, for the completeness gap. The error estimate is the
-    completeness residual |sum of scores - change of the objective|.
+    completeness residual |sum of scores - change of the objective|: it does not see errors that cancel in the sum.
     """
     nodes, weights = rule(name, steps)
     if nodes.min() > 0:
@@ -118,21 +123,34 @@ def _sums(batch, mean: torch.Tensor) -> np.ndarray:
 
 @dataclass
 class _Panel:
-    """A piece [low, high] of one path in one layer, with the rule of `order` nodes on it."""
+    """A piece [low, high] of one path in one layer, with the rule of `order` nodes on it.
+
+    `residual` is `panel_error`; `spread` the largest difference of a score from the nested rule's.
+    """
 
     low: float
     high: float
     order: int = 3
     depth: int = 0
-    error: float = np.inf
+    residual: float = np.inf
+    spread: float | None = None
 
-    def nodes(self) -> np.ndarray:
+    def nodes(self) -> list[float]:
         # Rounded, so that the nodes of neighbouring and nested panels are found under the same number.
         found = self.low + (self.high - self.low) * (LOBATTO_3 if self.order == 3 else LOBATTO_5)[0]
-        return np.round(found, 14)
+        return np.round(found, 14).tolist()
 
     def weights(self) -> np.ndarray:
         return (self.high - self.low) * (LOBATTO_3 if self.order == 3 else LOBATTO_5)[1]
+
+    def error(self, scale: float) -> float:
+        """Estimated error of a score: of their sum by completeness, of each by the nested rule.
+
+        Completeness alone is blind to what cancels in the sum over neurons. Where a norm follows the
+        down-projection (Gemma 2 and 3, OLMo 2), turning the output matters, not lengthening it: the sum is right
+        long before the scores are.
+        """
+        return max(self.residual, (CAUTION * self.spread) ** 2 / scale if scale > 0 else 0.0)
 
     def refined(self) -> list["_Panel"]:
         if self.order == 3:
@@ -153,23 +171,25 @@ class _Line:
     gradients: dict[float, torch.Tensor] = field(default_factory=dict)
 
     def missing(self) -> list[float]:
-        wanted = {a for panel in self.panels for a in panel.nodes().tolist()}
+        wanted = {a for panel in self.panels for a in panel.nodes()}
         return sorted(wanted - set(self.values))
 
-    def judge(self) -> float:
-        """Estimate every panel's error; their sum."""
-        for panel in self.panels:
-            nodes = panel.nodes().tolist()
-            panel.error = panel_error(
-                np.array(nodes), np.array([self.values[a] for a in nodes]), np.array([self.slopes[a] for a in nodes]),
-                panel.weights(),
-            )  # fmt: skip
-        return sum(panel.error for panel in self.panels)
-
     def mean(self) -> torch.Tensor:
-        parts = [w * self.gradients[a] for panel in self.panels
-                 for a, w in zip(panel.nodes().tolist(), panel.weights().tolist(), strict=True)]  # fmt: skip
-        return torch.stack(parts).sum(0)
+        return torch.stack([self.combined(panel, panel.weights()) for panel in self.panels]).sum(0)
+
+    def combined(self, panel: _Panel, weights: np.ndarray) -> torch.Tensor:
+        gradients = torch.stack([self.gradients[a] for a in panel.nodes()])
+        return torch.as_tensor(weights, dtype=gradients.dtype, device=gradients.device) @ gradients
+
+    def fresh(self) -> list[_Panel]:
+        return [panel for panel in self.panels if panel.spread is None]
+
+    def nested_difference(self, panel: _Panel) -> torch.Tensor:
+        """Where the panel's residual is noted too: both need its nodes' values."""
+        nodes = panel.nodes()
+        values, slopes = ([table[a] for a in nodes] for table in (self.values, self.slopes))
+        panel.residual = panel_error(np.array(nodes), np.array(values), np.array(slopes), panel.weights())
+        return self.combined(panel, (panel.high - panel.low) * (NESTED_3 if panel.order == 3 else NESTED_5))
 
 
 def panel_error(nodes: np.ndarray, values: np.ndarray, slopes: np.ndarray, weights: np.ndarray) -> float:
@@ -198,35 +218,51 @@ def integrate_adaptive(batch, tolerance: float) -> Integral:
     """The mean gradient of every path and layer, each to `tolerance` times the path's largest score.
 
     Nested Lobatto rules of 3 and 5 points, then halved panels, only where the estimate asks for it. All unresolved
-    (path, layer) pairs share each round's pass. The estimate is that of `panel_error`; it exceeds the true
-    error of a score about tenfold in the median.
+    (path, layer) pairs share each round's pass. The estimate of a panel is the larger of `panel_error` and the squared
+    difference from the nested rule. On random models of six architectures it is above the true error everywhere, in
+    the median more than tenfold.
     """
     if not 0 < tolerance < 1:
         raise InputError("tolerance", found=tolerance, expected="a number between 0 and 1")
     paths, layers = len(batch.owner), len(batch.layers)
     lines = {(p, k): _Line() for p in range(paths) for k in range(layers)}
-    error, mean = np.zeros((paths, layers)), None
-    active, largest = dict(lines), np.zeros((paths, layers))
+    mean, largest = None, np.zeros((paths, layers))
+    active = dict(lines)
     while active:
         _compute_missing(batch, active)
         if mean is None:
             width = next(iter(lines.values())).gradients[1.0].shape[-1]
             mean = batch.neurons.new_zeros(paths, layers, width)
         for (p, k), line in active.items():
-            error[p, k], mean[p, k] = line.judge(), line.mean()
+            mean[p, k] = line.mean()
         for k in {k for _, k in active}:
             own = [p for p, other in active if other == k]
-            scores = batch.difference_neurons(k)[own] * batch.project(k, mean[own, k])
-            largest[own, k] = scores.abs().amax(-1).double().cpu().numpy()
+            largest[own, k] = _largest_scores(batch, k, own, mean[own, k])
+            _judge(batch, k, {p: active[p, k] for p in own})
         scale = largest.max(1)
-        active = {
-            (p, k): line
-            for (p, k), line in active.items()
-            if _refine(line, error[p, k], tolerance * scale[p], mean.dtype)
-        }
+        active = {(p, k): line for (p, k), line in active.items() if _refine(line, tolerance, scale[p], mean.dtype)}
+    error = np.array([[sum(panel.error(scale[p]) for panel in lines[p, k].panels) for k in range(layers)]
+                      for p in range(paths)])  # fmt: skip
     start, end = (np.array([[lines[p, k].values[a] for k in range(layers)] for p in range(paths)]) for a in (0.0, 1.0))
     nodes = np.array([[len(lines[p, k].values) - 1 for k in range(layers)] for p in range(paths)])
     return Integral(mean, error, start, end, nodes)
+
+
+def _largest_scores(batch, layer: int, paths: list[int], gradients: torch.Tensor) -> np.ndarray:
+    """The largest |score| that each gradient gives on its path."""
+    scores = batch.difference_neurons(layer)[paths] * batch.project(layer, gradients)
+    return scores.abs().amax(-1).double().cpu().numpy()
+
+
+def _judge(batch, layer: int, lines: dict[int, _Line]) -> None:
+    """Note residual and spread of the panels that are new."""
+    fresh = [(p, line, panel) for p, line in lines.items() for panel in line.fresh()]
+    if fresh:
+        differences = torch.stack([line.nested_difference(panel) for _, line, panel in fresh])
+        for (_, _, panel), spread in zip(
+            fresh, _largest_scores(batch, layer, [p for p, _, _ in fresh], differences), strict=True
+        ):
+            panel.spread = float(spread)
 
 
 def _compute_missing(batch, active: dict) -> None:
@@ -243,14 +279,16 @@ def _compute_missing(batch, active: dict) -> None:
         line.values[alpha], line.slopes[alpha], line.gradients[alpha] = values[i], slopes[i], gradients[i]
 
 
-def _refine(line: _Line, error: float, allowed: float, dtype: torch.dtype) -> bool:
+def _refine(line: _Line, tolerance: float, scale: float, dtype: torch.dtype) -> bool:
     """Refine the panels that matter; False where the line is good enough or nothing can be gained."""
     # Differences of values carry rounding errors: below them the estimate says nothing.
     noise = 32 * torch.finfo(dtype).eps * max(map(abs, line.values.values()))
-    if error <= max(allowed, noise):
+    allowed, errors = max(tolerance * scale, noise), [panel.error(scale) for panel in line.panels]
+    if sum(errors) <= allowed:
         return False
-    share = max(allowed, noise) / (2 * len(line.panels))
-    panels = [new for panel in line.panels for new in (panel.refined() if panel.error > share else [panel])]
+    share, panels = allowed / (2 * len(errors)), []
+    for panel, error in zip(line.panels, errors, strict=True):
+        panels += panel.refined() if error > share else [panel]
     changed = len(panels) != len(line.panels) or any(a is not b for a, b in zip(panels, line.panels, strict=True))
     line.panels = panels
     return changed
