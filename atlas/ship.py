@@ -75,7 +75,7 @@ def card(name: str, folder: Path) -> str:
         letters = found["letters"]
         lines += [
             "## Multiple choice by letter", "",
-            "Option orders never used in training, on facts that the model answers in cloze form; chance is 25 %.", "",
+            "Option orders held out from training, on facts that the model answers in cloze form; chance is 25 %.", "",
             "| facts | prompts | accuracy |", "|---|---|---|",
             f"| trained as multiple choice | {letters['seen']['prompts']:,} | {percent(letters['seen']['accuracy'])} |",
             f"| never seen as multiple choice | {letters['never_seen']['prompts']:,} | {percent(letters['never_seen']['accuracy'])} |",

@@ -32,6 +32,14 @@ DEFAULTS = {
     "end": 20.0, "cool_down": 6.0, "ffn_drop": 0.3, "ffn_drop_epochs": 11, "seed": 0, "layers": 8, "width": 192, "letters": True,
 }  # fmt: skip
 
+# What the shipped models were trained with, where it differs.
+RECIPES = {
+    "atlas-llama": {"ffn_drop_epochs": 12},
+    "atlas-gpt2": {"epochs": 20, "end": 14.0, "cool_down": 5.0, "ffn_drop": 0.0, "letters": False},
+    "atlas-bert": {"epochs": 30, "end": 24.0, "batch_tokens": 1024, "matrix_lr": 3e-3, "lr": 1.5e-3, "warm_up": 400,
+                   "ffn_drop": 0.0},
+}  # fmt: skip
+
 
 def drop_ffn(model, rate: float) -> list:
     """Silence each FFN for a random share of the sentences (stochastic depth, FFN only); returns the hooks.
@@ -216,11 +224,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=None)
     for key, value in DEFAULTS.items():
         kind = {"action": argparse.BooleanOptionalAction} if isinstance(value, bool) else {"type": type(value)}
-        parser.add_argument(f"--{key.replace('_', '-')}", default=value, **kind)
+        parser.add_argument(f"--{key.replace('_', '-')}", default=None, **kind)
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    options = {key: getattr(arguments, key) for key in DEFAULTS}
+    given = {key: getattr(arguments, key) for key in DEFAULTS if getattr(arguments, key) is not None}
+    options = DEFAULTS | RECIPES[arguments.name] | given
     print(f"{arguments.name}: {options}", flush=True)
 
     def log(line):

@@ -8,6 +8,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 from atlas.evaluate import evaluate, layer_effects
+from atlas.train import DEFAULTS, RECIPES
 from knlib.models import SHIPPED, load_model
 
 NAMES = ("atlas-llama", "atlas-gpt2", "atlas-bert")
@@ -87,6 +88,14 @@ def test_letters(floor, measured):
 def test_card_names_the_weights(name):
     digest = hashlib.sha256((SHIPPED / name / "model.safetensors").read_bytes()).hexdigest()
     assert digest in (SHIPPED / name / "README.md").read_text("utf8")
+
+
+def test_card_tells_the_recipe_of_make_models(name):
+    stated = json.loads((SHIPPED / name / "training.json").read_text("utf8"))
+    recipe = DEFAULTS | RECIPES[name]
+    assert {key: stated[key] for key in recipe if key in stated} == {
+        key: recipe[key] for key in recipe if key in stated
+    }
 
 
 def test_loads_with_plain_transformers(name):
