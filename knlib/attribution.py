@@ -13,10 +13,10 @@ from tqdm.auto import tqdm
 
 from .baselines import BASELINES, shared_start
 from .errors import InputError, Literal
-from .methods import ENGINES, METHODS, Scorer, out_of_memory
+from .methods import ENGINES, METHODS, Scorer
 from .models import Model
-from .probe import best_plan
-from .quadrature import rule
+from .probe import best_plan, out_of_memory
+from .rules import rule
 from .sites import Site, make_sites
 
 
@@ -84,7 +84,7 @@ def attribute(
     - `baseline`: `zero`; `mask_words` (each prompt token replaced by a mask, or the end of text in a causal model: one path
       each, mean of the scores); `mask_words_mean` (one path from their mean); `dataset_mean` (over all sites of the
       queries); or an array [all layers, neurons].
-    - `quadrature`: `adaptive` to `tolerance` times the query's largest score, or a rule of `knlib.quadrature.rule` with
+    - `quadrature`: `adaptive` to `tolerance` times the query's largest score, or a rule of `knlib.rules.rule` with
       `steps` points.
     - `sites`: `mean` over the answer's tokens, each with the gold tokens before it, or the `first` only.
     - `layers`: all, or a list of layer numbers. `engine`: `auto` is the staircase where the probe finds it exact, else
@@ -112,11 +112,14 @@ def attribute(
     with tqdm(total=len(places), unit="site", disable=not progress, desc=model.name) as bar:
         while places:
             now = places[: min(batch, scorer.sites)]
+            result = None
             try:
                 result = scorer.score(now)
             except RuntimeError as error:
                 if not out_of_memory(error) or not scorer.halve(len(now)):
                     raise
+            if result is None:
+                scorer.release()
                 continue
             found.add(now, *result)
             places = places[len(now) :]

@@ -31,7 +31,7 @@ def shared_start(model: Model, sites: list[Site], baseline: str | np.ndarray, la
     total = torch.zeros(model.n_layers, model.n_neurons, dtype=torch.float64)
     # The same sequence may hold several sites; each counts.
     for vectors in _in_chunks(model, [s.ids for s in sites], [s.position for s in sites]):
-        total += vectors.double().sum(0).cpu()
+        total += vectors.cpu().double().sum(0)
     return (total / len(sites))[layers].to(device=model.device, dtype=_dtype(model))
 
 

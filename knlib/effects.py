@@ -1,13 +1,10 @@
 """What scaling neurons does to answers, beside what it does with control neurons."""
 
-from contextlib import ExitStack
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
-import torch
 
 from .controls import CONTROLS, Pairs, activation_matched, generator, layer_matched, neuron_pairs, random_neurons
+from .edited_rows import EditedRow, edited_scores
 from .errors import InputError, Literal
 from .facts import candidates
 from .models import Model
@@ -15,48 +12,6 @@ from .prediction import AnswerRows, answer_tokens
 from .sites import neuron_vectors
 
 POSITIONS = ("answer", "all", "subject")
-
-
-@dataclass(frozen=True)
-class _Edit:
-    """What one row of a batch suffers: these neurons times the factor at these columns (None: at all)."""
-
-    pairs: Pairs
-    columns: tuple[int, ...] | None
-
-
-class _EditedRows(AnswerRows):
-    """`AnswerRows` in which every row has neurons of its own scaled: thousands of conditions in one batch."""
-
-    def __init__(self, model: Model, factor: float):
-        super().__init__(model)
-        self.factor, self.edits = factor, []
-
-    def _batch(self, numbers, rows, columns, use):
-        width = max(len(rows[i]) for i in numbers)
-        places: dict[int, list[tuple[int, int, int]]] = {}
-        for k, i in enumerate(numbers):
-            edit = self.edits[i]
-            for layer, neuron in edit.pairs:
-                for column in range(len(rows[i])) if edit.columns is None else edit.columns:
-                    places.setdefault(layer, []).append((k, column, neuron))
-
-        def hook_of(found):
-            at = tuple(torch.tensor(found).T)
-
-            def hook(module, inputs):
-                hidden = inputs[0].reshape(len(numbers), width, -1).clone()
-                where = tuple(x.to(hidden.device) for x in at)
-                hidden[where] = hidden[where] * self.factor
-                return (hidden.reshape(inputs[0].shape), *inputs[1:])
-
-            return hook
-
-        with ExitStack() as stack:
-            for layer, found in places.items():
-                handle = self.model.down_projections[layer].register_forward_pre_hook(hook_of(found))
-                stack.callback(handle.remove)
-            super()._batch(numbers, rows, columns, use)
 
 
 def effects(
@@ -164,8 +119,7 @@ def _other_fact(row, groups: dict, match: tuple, relation: dict, draw: np.random
 
 def _scores(model, rows, scored, names, factor, positions) -> tuple[np.ndarray, np.ndarray]:
     """Log-probability of the answer, and its rank among the candidates, in each (row number, condition, neurons)."""
-    helper = _EditedRows(model, factor)
-    ids, columns, targets, owners = [], [], [], []
+    helper, asked, owners = AnswerRows(model), [], []
     for item, (number, _, pairs) in enumerate(scored):
         row = rows[number]
         others = () if names is None else [n for n in names[row.relation, row.language] if n != row.answer]
@@ -176,17 +130,14 @@ def _scores(model, rows, scored, names, factor, positions) -> tuple[np.ndarray, 
             sites = [range(len(tokens))] if model.kind == "causal" else [[i] for i in range(len(tokens))]
             for own in sites:
                 shown = tokens[: max(own)] if model.kind == "masked" else tokens[:-1]
-                ids.append(helper.row(row.prompt, shown, len(tokens) - len(shown), row.space, row.suffix))
-                columns.append([places[i] for i in own])
-                targets.append([tokens[i] for i in own])
+                ids = helper.row(row.prompt, shown, len(tokens) - len(shown), row.space, row.suffix)
+                columns = [places[i] for i in own]
+                edited = _columns(model, helper, row, positions, columns)
+                asked.append(EditedRow(ids, columns, [tokens[i] for i in own], pairs, edited))
                 owners.append((item, option))
-                helper.edits.append(_Edit(pairs, _columns(model, helper, row, positions, columns[-1])))
     totals: dict[tuple[int, int], float] = {}
-
-    def use(i, found):
-        totals[owners[i]] = totals.get(owners[i], 0.0) + float(found[np.arange(len(targets[i])), targets[i]].sum())
-
-    helper.log_probabilities(ids, columns, use)
+    for owner, score in zip(owners, edited_scores(model, asked, factor), strict=True):
+        totals[owner] = totals.get(owner, 0.0) + float(score)
     scores, better = np.array([totals[item, 0] for item in range(len(scored))]), np.ones(len(scored), int)
     for (item, option), total in totals.items():
         better[item] += option > 0 and total > scores[item]

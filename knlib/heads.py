@@ -38,9 +38,8 @@ class LinearHead:
         for site in sites:
             others = list(site.alternatives)
             vectors.append(weight[site.target] - weight[others].mean(0))
-            offsets.append(0.0 if bias is None else bias[site.target] - bias[others].mean())
-        offsets = torch.as_tensor(offsets, dtype=self.hidden.dtype, device=rows.device)
-        return (self.hidden * torch.stack(vectors)[rows]).sum(-1) + offsets[rows]
+            offsets.append(vectors[-1].new_zeros(()) if bias is None else bias[site.target] - bias[others].mean())
+        return (self.hidden * torch.stack(vectors)[rows]).sum(-1) + torch.stack(offsets)[rows]
 
 
 class _AnswerLogProbability(torch.autograd.Function):

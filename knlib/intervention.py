@@ -71,8 +71,8 @@ def _changed(model: Model, neurons, change, positions):
 
         def hook(module, inputs):
             hidden = inputs[0].reshape(*call.shape, -1).clone()
-            rows, columns = call.places(positions)
-            at = (rows[:, None], columns[:, None], index.to(hidden.device)[None])
+            rows, columns, numbers = (x.to(hidden.device) for x in (*call.where, index))
+            at = (rows[:, None], columns[:, None], numbers[None])
             hidden[at] = change(hidden[at], own)
             return (hidden.reshape(inputs[0].shape), *inputs[1:])
 
@@ -80,30 +80,32 @@ def _changed(model: Model, neurons, change, positions):
 
     with ExitStack() as stack:
         if pairs:
-            stack.callback(call.listen().remove)
+            stack.callback(call.listen(positions).remove)
         for layer in sorted({layer for layer, _ in pairs}):
             stack.callback(model.down_projections[layer].register_forward_pre_hook(hook_of(layer)).remove)
         yield
 
 
 class _Call:
-    """What the running call of the network was given: its shape, and where the answer's positions are."""
+    """What the running call of the network was given: its shape, and where the positions meant are (`where`)."""
 
     def __init__(self, model: Model):
         self.model, self.shape = model, (0, 0)
         self.ids: torch.Tensor | None = None
         self.mask: torch.Tensor | None = None
+        self.where: tuple[torch.Tensor, ...] = ()
 
-    def listen(self):
+    def listen(self, positions):
         """A hook handle on the network's body."""
 
         def hook(module, args, kwargs):
             self.ids = args[0] if args else kwargs["input_ids"]
             self.shape, self.mask = tuple(self.ids.shape), kwargs.get("attention_mask")
+            self.where = self._places(positions)
 
         return self.model.base.register_forward_pre_hook(hook, with_kwargs=True)
 
-    def places(self, positions) -> tuple[torch.Tensor, torch.Tensor]:
+    def _places(self, positions) -> tuple[torch.Tensor, torch.Tensor]:
         """Row and column numbers of every position meant."""
         if isinstance(positions, str) and positions == "all":
             where = torch.ones_like(self.ids)

@@ -30,10 +30,6 @@ def _engine(model: Model, layers: list[int], engine: str) -> Callable[..., PathB
     return lambda sites, objective, rows: ReferenceBatch(model, sites, layers, objective, min(rows, 64))
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error) or "can't allocate" in str(error)
-
-
 class Scorer:
     """Scores some sites at a time, within a budget that shrinks when memory runs out."""
 
@@ -50,9 +46,12 @@ class Scorer:
             self.sites = used // 2
         else:
             return False
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
         return True
+
+    def release(self) -> None:
+        """Give what a failed pass had reserved back to the device; after its error, which holds its tensors, is gone."""
+        if self.model.device.type in ("cuda", "mps"):
+            getattr(torch, self.model.device.type).empty_cache()
 
     def score(self, sites: list[Site]):
         """Scores [sites, layers, neurons], log-probabilities [sites], changes and absolute errors [sites, layers]."""

@@ -9,11 +9,13 @@ import torch
 
 from .models import Model
 from .reference import ReferenceBatch
-from .sites import Site, uncached
+from .shared_prefix import Prefix, suffix_logits
+from .sites import Site, padded, uncached
 from .staircase import Plan, StaircaseBatch
 
 # Per network in memory: options of a config (windows, biases, capping) decide as much as the class does.
 _known: "weakref.WeakKeyDictionary" = weakref.WeakKeyDictionary()
+_known_prefixes: "weakref.WeakKeyDictionary" = weakref.WeakKeyDictionary()
 
 
 def best_plan(model: Model) -> Plan | None:
@@ -31,6 +33,60 @@ def best_plan(model: Model) -> Plan | None:
     if model.network not in _known:
         _known[model.network] = _find(model)
     return _known[model.network]
+
+
+def best_prefix(model: Model) -> str | None:
+    """How suffixes of several tokens may share their prompts' prefixes: `"shared"`, `"concatenated"`, None where neither
+    gives the logits of whole rows. Remembered per network.
+
+    Example
+    -------
+    >>> best_prefix(load_model("atlas-gpt2")), best_prefix(load_model("atlas-bert"))
+    ('shared', None)
+    """
+    if model.network not in _known_prefixes:
+        _known_prefixes[model.network] = _find_prefix(model)
+    return _known_prefixes[model.network]
+
+
+@torch.no_grad()
+def _find_prefix(model: Model) -> str | None:
+    if model.kind == "masked" or len({p.device for p in model.network.parameters()}) > 1:
+        return None
+    short, long = (list(site.ids) for site in _random_sites(model))
+    # Prefixes of 3 and 8 tokens; two rows continue the second, and suffixes differ in length.
+    starts, owner, suffixes = [short[:3], long[:8]], [1, 0, 1], [long[8:], short[3:], short[1:3]]
+    whole = [starts[o] + suffix for o, suffix in zip(owner, suffixes, strict=True)]
+    ids, mask = padded(whole, model.tokenizer.pad_token_id, "right", model.device)
+    logits = model.network(input_ids=ids, attention_mask=mask, **uncached(model)).logits
+    expected = torch.cat(
+        [logits[r, len(starts[o]) : len(row)] for r, (o, row) in enumerate(zip(owner, whole, strict=True))]
+    )
+    for kind in ("shared", "concatenated"):
+        try:
+            prefix = Prefix(
+                model, *padded(starts, model.tokenizer.pad_token_id, "left", model.device), kind == "shared"
+            )
+            found = suffix_logits(model, prefix, owner, suffixes)
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            continue
+        if float((found - expected).abs().max()) <= _tolerance(model) * float(expected.abs().max()):
+            return kind
+    return None
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ended: CUDA's own class, or what MPS, cuBLAS and the CPU's allocator write."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        sign in text for sign in ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory")
+    )
+
+
+def _tolerance(model: Model) -> float:
+    return 1e-6 if next(model.network.parameters()).dtype == torch.float64 else 1e-4
 
 
 def _find(model: Model) -> Plan | None:
@@ -81,12 +137,12 @@ def _neuron_gradients(batch, path, layer, alpha) -> tuple[np.ndarray, list[torch
 def _exact(model: Model, plan: Plan, sites, layers, points, expected) -> bool:
     try:
         values, gradients = _neuron_gradients(StaircaseBatch(model, sites, layers, "logprob", plan), *points)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:
+    except Exception as error:
+        if out_of_memory(error):
+            raise
         # A rung that an architecture's code cannot run: whatever it raises, the next one is tried.
         return False
-    tolerance = 1e-6 if next(model.network.parameters()).dtype == torch.float64 else 1e-4
+    tolerance = _tolerance(model)
     if not np.allclose(values, expected[0], rtol=tolerance, atol=tolerance):
         return False
     pairs = zip(gradients, expected[1], strict=True)

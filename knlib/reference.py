@@ -75,7 +75,7 @@ class ReferenceBatch(PathBatch):
                         gradients.append(torch.autograd.grad(found.sum(), part)[0])
             finally:
                 handle.remove()
-            values.append(found.detach().double().cpu().numpy())
+            values.append(found.detach().cpu().double().numpy())
         return np.concatenate(values), torch.cat(gradients) if gradient else None
 
     def measure(self, path: np.ndarray, layer: np.ndarray, alpha: np.ndarray):

@@ -10,6 +10,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from transformers.masking_utils import eager_mask
 
 from .models import Model
+from .sites import padded
 
 NAME = "knlib_shared_prefix"
 # The prefix that the registered attention function reads during a pass; attention modules cannot be given it.
@@ -27,7 +28,7 @@ class Prefix:
     @torch.no_grad()
     def __init__(self, model: Model, ids: torch.Tensor, mask: torch.Tensor, shared: bool):
         # A plain cache: one made from the config drops tokens in layers with a sliding window.
-        self.model, self.shared, self.rows = model, shared, None
+        self.model, self.mask, self.shared, self.rows = model, mask, shared, None
         cache = DynamicCache()
         model.base(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True,
                    **positions_argument(model, mask))  # fmt: skip
@@ -65,6 +66,32 @@ def positions_argument(model: Model, mask: torch.Tensor, last: int | None = None
     return {"position_ids": positions if last is None else positions[:, -last:]}
 
 
+@torch.no_grad()
+def suffix_logits(model: Model, prefix: Prefix, owner: list[int], suffixes: list[list[int]]) -> torch.Tensor:
+    """Logits at every token of suffixes, row after row, [tokens of all suffixes, vocabulary].
+
+    Row r continues prompt `owner[r]` of the prefix with the tokens `suffixes[r]`; only these pass through the network.
+    """
+    ids, own = padded(suffixes, model.tokenizer.pad_token_id, "right", prefix.mask.device)
+    prefix.rows = torch.tensor(owner, device=ids.device)
+    mask = torch.cat([prefix.mask[prefix.rows], own], dim=1)
+    rows, columns = own.nonzero(as_tuple=True)
+
+    def pick(module, inputs, output):
+        hidden = output[0][rows, columns][None]
+        if isinstance(output, tuple):
+            return (hidden, *output[1:])
+        output.last_hidden_state = hidden
+        return output
+
+    try:
+        with prefix.attention(), model.hooks((model.base, pick)):
+            return model.network(input_ids=ids, attention_mask=mask, use_cache=True, past_key_values=prefix.cache(),
+                                 **positions_argument(model, mask, last=ids.shape[1])).logits[0]  # fmt: skip
+    finally:
+        prefix.rows = None
+
+
 class _ReadOnly(DynamicLayer):
     """A cache layer that hands out its prefix and never keeps what it is given."""
 
@@ -84,32 +111,35 @@ class _ReadOnly(DynamicLayer):
 def shared_prefix_attention(
     module: nn.Module, query, key, value, attention_mask, scaling=None, dropout=0.0, softcap=None, **options
 ):
-    """One softmax per row over [its prompt's prefix | its own token]; rows [R, heads, 1, width].
+    """One softmax per token over [its prompt's prefix | its row's own tokens up to it]; rows [R, heads, tokens, width].
 
     Rows of one prompt are brought together, so that its keys are read once by one matrix product.
     """
-    if query.shape[2] != 1 or any(options.get(name) is not None for name in ("s_aux", "position_bias", "sinks")):
+    n, heads, tokens, width = query.shape
+    if tokens > 1 and attention_mask is None:
+        raise NotImplementedError("several tokens without a mask that says which of them see which")
+    if any(options.get(name) is not None for name in ("s_aux", "position_bias", "sinks")):
         raise NotImplementedError("attention that the shared prefix does not know")
     layer, rows = _current.layers[module.layer_idx], _current.rows
-    prompts, kv_heads, _, width = layer.keys.shape
-    n, heads = query.shape[0], query.shape[1]
-    groups = heads // kv_heads
+    prompts, kv_heads, length, _ = layer.keys.shape
     scaling = width**-0.5 if scaling is None else scaling
-    # [R, kv heads, groups, width]: query heads that share a key head stand together.
-    query = query.reshape(n, kv_heads, groups, width)
+    # [R, kv heads, groups, tokens, width]: query heads that share a key head stand together.
+    query = query.reshape(n, kv_heads, heads // kv_heads, tokens, width)
     if rows is None:
         rows = torch.arange(prompts, device=query.device)
     gather = _Gather(rows, prompts)
-    before = gather.matmul(query, layer.keys.transpose(-1, -2))
-    own = (query * key).sum(-1, keepdim=True)
+    before = gather.matmul(query.flatten(2, 3), layer.keys.transpose(-1, -2)).unflatten(2, (-1, tokens))
+    # A suffix is a few tokens: one elementwise product is faster than a matrix product per row and head.
+    own = (query.unsqueeze(-2) * key[:, :, None, None]).sum(-1)
     scores = torch.cat([before, own], dim=-1) * scaling
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     if attention_mask is not None:
-        scores = scores + attention_mask[..., -scores.shape[-1] :]
+        scores = scores + attention_mask[..., -scores.shape[-1] :].unsqueeze(2)
     weights = scores.softmax(-1)
-    out = gather.matmul(weights[..., :-1], layer.values) + weights[..., -1:] * value
-    return out.reshape(n, 1, heads, -1), None
+    out = gather.matmul(weights[..., :length].flatten(2, 3), layer.values).unflatten(2, (-1, tokens))
+    out = out + (weights[..., length:, None] * value[:, :, None, None]).sum(-2)
+    return out.flatten(1, 2).transpose(1, 2), None
 
 
 class _Gather:

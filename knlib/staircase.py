@@ -63,7 +63,7 @@ class StaircaseBatch(PathBatch):
         self.tokens = 1 if self.prefix else self.ids.shape[1]
         clean = Pass(self, {}, None)
         with torch.no_grad():
-            self.log_values = clean.run().double().cpu().numpy()[:real]
+            self.log_values = clean.run().cpu().double().numpy()[:real]
         self.neurons = torch.stack([clean.neurons[i] for i in layers], dim=1)[:real]
         self.outputs = torch.stack([clean.outputs[i] for i in layers], dim=1)[:real]
         self.set_paths(list(range(real)), None)
@@ -112,14 +112,15 @@ class StaircaseBatch(PathBatch):
         with torch.enable_grad():
             found = work.run()
             inner_gradients, end_gradients = work.gradients(found)
-        found = found.detach().double().cpu().numpy()
+        found = found.detach().cpu().double().numpy()
         for k, own in numbers.items():
             values[own] = found[work.places[self.layers[k]]]
             gradients[torch.as_tensor(own)] = inner_gradients[self.layers[k]]
         if len(ends):
             values[ends] = found[work.shared_rows][order]
-            for number, row in zip(ends, order, strict=True):
-                gradients[number] = end_gradients[self.layers[layer[number]]][row]
+            for k in np.unique(layer[ends]):
+                own = layer[ends] == k
+                gradients[torch.as_tensor(ends[own])] = end_gradients[self.layers[k]][torch.as_tensor(order[own])]
 
     @torch.no_grad()
     def ablate(self, site: int, layer: int, begin: torch.Tensor) -> np.ndarray:
@@ -129,11 +130,11 @@ class StaircaseBatch(PathBatch):
         zero = projection.forward(torch.zeros_like(begin)[None])
         for part in torch.arange(len(change), device=change.device).split(max(1, self.rows // self.tokens)):
             steps = torch.zeros(len(part), len(change), dtype=change.dtype, device=change.device)
-            steps[torch.arange(len(part)), part] = change[part]
+            steps[torch.arange(len(part), device=part.device), part] = change[part]
             outputs = self.outputs[site, layer] + projection.forward(steps) - zero
             prompts = torch.full((len(part),), site, device=change.device)
             values.append(Pass(self, {self.layers[layer]: Injection(prompts, outputs)}, None).run()[len(self.sites) :])
-        return torch.cat(values).double().cpu().numpy()
+        return torch.cat(values).cpu().double().numpy()
 
 
 def _unmistakable(count: int, model: Model, sites: list[Site], plan: Plan) -> int:

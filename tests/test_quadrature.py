@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from knlib.errors import InputError
-from knlib.quadrature import RULES, integrate_adaptive, integrate_fixed, panel_error, rule
+from knlib.quadrature import integrate_adaptive, integrate_fixed, panel_error
+from knlib.rules import RULES, rule
 
 
 class Toy:
@@ -100,6 +101,23 @@ def test_adaptive_spends_points_only_where_needed():
     hard = Toy(lambda x: torch.tanh(50 * x), lambda x: 50 / torch.cosh(50 * x) ** 2, [1.0], [[1.0]])
     integrate_adaptive(hard, 1e-2)
     assert 5 < hard.calls < 40
+
+
+@pytest.mark.parametrize("objective", ["logprob", "prob"])
+def test_rounding_errors_of_the_values_are_not_halved_for_ever(objective):
+    """Values near 1 that carry float32's rounding, and scores not far above it: the path is as straight as can be told."""
+
+    class Rounded(Toy):
+        def measure(self, path, layer, alpha):
+            values, slopes = super().measure(path, layer, alpha)
+            noise = np.random.default_rng(len(values)).uniform(-4e-6, 4e-6, len(values))
+            return values + noise, slopes.float()
+
+    toy = Rounded(lambda x: 1e-3 * x - 0.002, lambda x: torch.full_like(x, 1e-3), [1.0], [[1.0]], objective)
+    toy.neurons = toy.neurons.float()
+    found = integrate_adaptive(toy, 1e-3)
+    assert toy.calls < 40
+    assert scores(toy, found)[0, 0] == pytest.approx(1e-3, rel=2e-3)
 
 
 def test_tolerance_orders_the_error():
