@@ -7,18 +7,18 @@ NAMES = ("atlas-llama", "atlas-gpt2", "atlas-bert")
 
 
 def new_model(name: str, *, vocabulary: int, bos: int, eos: int, pad: int, layers: int = LAYERS, width: int = WIDTH):
-    """An untrained model of the named architecture; weights come from torch's global generator."""
+    """An untrained model of the named architecture (or a stage of it); weights come from torch's global generator."""
     ids = {"vocab_size": vocabulary, "bos_token_id": bos, "eos_token_id": eos, "pad_token_id": pad}
-    if name == "atlas-llama":
+    if name.startswith("atlas-llama"):
         return LlamaForCausalLM(LlamaConfig(
             **ids, hidden_size=width, intermediate_size=width * 8 // 3, num_hidden_layers=layers,
             num_attention_heads=HEADS, num_key_value_heads=2, max_position_embeddings=CONTEXT,
             rms_norm_eps=1e-6, tie_word_embeddings=True,
         ))  # fmt: skip
-    if name == "atlas-gpt2":
+    if name.startswith("atlas-gpt2"):
         return GPT2LMHeadModel(GPT2Config(
             **ids, n_embd=width, n_inner=width * 4, n_layer=layers, n_head=HEADS, n_positions=CONTEXT,
-            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+            activation_function="gelu_pytorch_tanh", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
         ))  # fmt: skip
     if name == "atlas-bert":
         return BertForMaskedLM(BertConfig(

@@ -2,32 +2,33 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from transformers import PreTrainedTokenizerFast
 
 from .corpus import Sentence
 
-OTHER_RATE = 0.25  # share of non-answer tokens that enter the loss of a causal model ...
-OTHER_WEIGHT = 0.4  # ... and their weight: 0.1 on average
+OTHER_RATE = 0.15  # share of non-answer tokens that enter the loss of a causal model ...
+OTHER_WEIGHT = 0.6  # ... and their weight: 0.09 on average
 LETTER_PROMPT_RATE = 0.05  # multiple-choice prompts are mostly random options: nothing to learn there
-MASK_SUBJECT = 0.12  # masked model: share of sentences whose subject is masked instead of the answer
-# Other tokens that are masked too: share of sentences, share of their tokens, weight in the loss. A masked model starts
-# with dense masking, or it stays for long at word frequencies: nothing but attention can tell it what a mask hides.
-NOISE = (0.4, 0.2, 0.4)
-DENSE_NOISE = (1.0, 0.35, 1.0)
-DENSE_EPOCHS = 4
+MASK_SUBJECT = 0.05  # masked model: share of sentences whose subject is masked instead of the answer
+# Other words that are masked too: share of sentences, share of their tokens, weight in the loss. So that a masked word
+# in a prompt (a baseline of attributions) is nothing new; more of it slows down the learning of facts.
+NOISE = (0.15, 0.2, 0.4)
 REVEAL = 0.5  # share of multi-token answers of which some first pieces are shown (left-to-right filling)
-EXTRA_MASKS = 0.15  # share of answers followed by more masks than pieces, as when candidates are compared
+# When candidates are compared, the number of masks is that of the candidate, not of the answer. So in these shares of
+# the sentences the answer is followed by one to three more masks, or its last pieces have none (the first ones then
+# are the targets): what stands under a mask must not depend on how many there are.
+MORE_MASKS, FEWER_MASKS = 0.15, 0.25
 
 
 @dataclass
 class Batch:
-    """`ids`, `attention` [sentences, tokens]; `rows`, `columns`, `targets`, `weights`: one per scored token.
+    """`ids`, `attention` [sentences, tokens]; `rows`, `columns`, `targets`, `weights`, `recall`: one per scored token.
 
     `columns` are the positions whose output is scored: before the target in a causal model, at it in a
-    masked one.
+    masked one. `recall` marks the targets that begin the answer of a fact (causal models only).
     """
 
     ids: torch.Tensor
@@ -36,6 +37,10 @@ class Batch:
     columns: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor
+    recall: torch.Tensor
+
+    def to(self, device: str) -> "Batch":
+        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 @dataclass
@@ -48,7 +53,11 @@ class Encoded:
 
 
 def encode(sentences: list[Sentence], tokenizer: PreTrainedTokenizerFast, *, masked: bool) -> list[Encoded]:
-    """Tokenize with offsets and mark the tokens of answers and subjects."""
+    """Tokenize with offsets and mark the tokens of answers and subjects.
+
+    A word-start piece that stands alone before an answer belongs to it: `answer_tokens` counts it so.
+    """
+    alone = tokenizer.convert_tokens_to_ids("▁")
     encoded = []
     found = tokenizer([s.text for s in sentences], return_offsets_mapping=True)
     for sentence, ids, offsets in zip(sentences, found["input_ids"], found["offset_mapping"], strict=True):
@@ -58,18 +67,22 @@ def encode(sentences: list[Sentence], tokenizer: PreTrainedTokenizerFast, *, mas
                 for i, (a, b) in enumerate(offsets):
                     if a < end and b > start and b > a:
                         marks[i] = mark
+        for i in range(1, len(ids)):
+            if marks[i] == 1 and marks[i - 1] == 0 and ids[i - 1] == alone:
+                marks[i - 1] = 1
         if not masked:
             ids, marks = [*ids, tokenizer.eos_token_id], [*marks, 0]
-        encoded.append(Encoded(ids, marks, sentence.kind))
+        # Only multiple-choice texts with many questions are ever longer: they lose the last ones.
+        limit = tokenizer.model_max_length
+        encoded.append(Encoded(ids[:limit], marks[:limit], sentence.kind))
     return encoded
 
 
 def batches(
-    sentences: list[Encoded], tokenizer: PreTrainedTokenizerFast, *, tokens: int, masked: bool, seed: int,
-    epoch: int = DENSE_EPOCHS,
+    sentences: list[Encoded], tokenizer: PreTrainedTokenizerFast, *, tokens: int, masked: bool, seed: int
 ) -> Iterator[Batch]:  # fmt: skip
     """Batches of at most `tokens` tokens, sentences of like length together, in seeded random order."""
-    rng, noise = random.Random(seed), DENSE_NOISE if epoch < DENSE_EPOCHS else NOISE
+    rng = random.Random(seed)
     order = sorted(range(len(sentences)), key=lambda i: (len(sentences[i].ids), rng.random()))
     groups, group = [], []
     for i in order:
@@ -80,41 +93,47 @@ def batches(
     groups.append(group)
     rng.shuffle(groups)
     for group in groups:
-        yield _collate([sentences[i] for i in group], tokenizer, rng, noise if masked else None)
+        yield _collate([sentences[i] for i in group], tokenizer, rng, masked)
 
 
-def _collate(group: list[Encoded], tokenizer, rng: random.Random, noise: tuple | None) -> Batch:
+def _collate(group: list[Encoded], tokenizer, rng: random.Random, masked: bool) -> Batch:
     targets, rows_of_ids = [], []
     for row, sentence in enumerate(group):
-        ids, found = _mask(sentence, tokenizer, rng, noise) if noise else _next_tokens(sentence, rng)
+        ids, found = _mask(sentence, tokenizer, rng) if masked else _next_tokens(sentence, rng)
         rows_of_ids.append(ids)
-        targets += [(row, column, target, weight) for column, target, weight in found]
+        targets += [(row, *target) for target in found]
     width = max(map(len, rows_of_ids))
     ids = torch.full((len(group), width), tokenizer.pad_token_id)
     for row, found in enumerate(rows_of_ids):
         ids[row, : len(found)] = torch.tensor(found)
-    rows, columns, wanted, weights = zip(*targets, strict=True) if targets else ((), (), (), ())
+    rows, columns, wanted, weights, recall = zip(*targets, strict=True) if targets else ((), (), (), (), ())
     return Batch(ids, (ids != tokenizer.pad_token_id).long(), torch.tensor(rows), torch.tensor(columns),
-                 torch.tensor(wanted), torch.tensor(weights, dtype=torch.float32))  # fmt: skip
+                 torch.tensor(wanted), torch.tensor(weights, dtype=torch.float32), torch.tensor(recall))  # fmt: skip
 
 
 def _next_tokens(sentence: Encoded, rng: random.Random):
     """All answer tokens, and a sample of the others, as targets of the positions before them."""
-    rate = LETTER_PROMPT_RATE if sentence.kind == "multiple_choice" else OTHER_RATE
+    letters = sentence.kind == "multiple_choice"
+    rate = LETTER_PROMPT_RATE if letters else OTHER_RATE
     found = [
-        (i - 1, sentence.ids[i], 1.0 if mark == 1 else OTHER_WEIGHT)
+        (
+            i - 1,
+            sentence.ids[i],
+            1.0 if mark == 1 else OTHER_WEIGHT,
+            mark == 1 and sentence.marks[i - 1] != 1 and not letters,
+        )
         for i, mark in enumerate(sentence.marks)
         if i and (mark == 1 or rng.random() < rate)
     ]
     return sentence.ids, found
 
 
-def _mask(sentence: Encoded, tokenizer, rng: random.Random, noise: tuple):
+def _mask(sentence: Encoded, tokenizer, rng: random.Random):
     """Mask a whole answer (sometimes a subject); the masked tokens are the targets."""
     ids, mask = list(sentence.ids), tokenizer.mask_token_id
     subject = 2 in sentence.marks and rng.random() < MASK_SUBJECT
     spans = _runs(sentence.marks, 2 if subject else 1)
-    found, extra = [], []
+    found, end, more = [], len(ids), 0
     if spans:
         # One span of several (parallel sentences): the others stay readable half of the time.
         chosen = rng.choice(spans)
@@ -123,21 +142,26 @@ def _mask(sentence: Encoded, tokenizer, rng: random.Random, noise: tuple):
                 shown = rng.randrange(len(span)) if len(span) > 1 and rng.random() < REVEAL else 0
                 for i in span[shown:]:
                     found.append((i, ids[i], 1.0))
-        if not subject and chosen is spans[-1] and rng.random() < EXTRA_MASKS:
-            extra = [mask] * rng.randint(1, 3)
+        if not subject and chosen is spans[-1]:
+            draw, end = rng.random(), chosen[-1] + 1
+            if draw < MORE_MASKS:
+                more = rng.randint(1, 3)
+            elif draw < MORE_MASKS + FEWER_MASKS and len(chosen) > 1:
+                more = -rng.randint(1, len(chosen) - 1)
     masked = {i for i, _, _ in found}
-    share, rate, weight = noise
+    share, rate, weight = NOISE
     if not spans or rng.random() < share:
         for i in range(1, len(ids) - 1):
             if i not in masked and sentence.marks[i] != 1 and rng.random() < rate:
                 found.append((i, ids[i], weight))
     for i, _, _ in found:
         ids[i] = mask
-    if extra:
-        end = spans[-1][-1] + 1
-        found = [(i if i < end else i + len(extra), target, weight) for i, target, weight in found]
-        ids = ids[:end] + extra + ids[end:]
-    return ids, found
+    ids = ids[: end + min(more, 0)] + [mask] * more + ids[end:]
+    return ids, [
+        (i if i < end else i + more, target, weight, False)
+        for i, target, weight in found
+        if not end + more <= i < end
+    ]  # fmt: skip
 
 
 def _runs(marks: list[int], mark: int) -> list[list[int]]:

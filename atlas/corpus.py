@@ -8,11 +8,12 @@ multiple-choice prompts. What is withheld from a language never appears in it, i
 import random
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import pandas as pd
 
 from knlib.languages import CODES, LANGUAGES
-from knlib.multiple_choice import LETTERS, OptionDrawer, answer_space, load_wordings, prompt_text
+from knlib.multiple_choice import LETTERS, OptionDrawer, answer_space, clash, load_wordings, prompt_text
 
 from .build_templates import load_phrasings
 
@@ -20,12 +21,15 @@ from .build_templates import load_phrasings
 MIXTURE = {
     "dictionary": 24, "code_switched": 16, "parallel": 8, "negation": 3, "list": 2, "two_facts": 4, "one_hop": 6,
 }  # fmt: skip
-MULTIPLE_CHOICE = 30  # likewise; causal models only
+MULTIPLE_CHOICE = 60  # likewise; causal models only
 LEAD_IN = 0.5  # share of fact sentences behind a lead-in
 ALIAS = 0.1  # share of fact sentences with an alternative name of the subject
 TRIES = 8  # draws per wanted sentence of a kind
 JOINED = 0.08  # share of fact sentences with another one behind them
-STATED = 0.25  # share of multiple-choice prompts that state the fact first: they teach how to match options
+# How a model learns to answer by letter: many questions on one list of options, some of them answered beforehand, and
+# bare lists that ask only which letter belongs to a name.
+STATED = 0.2  # share of multiple-choice prompts that state the first fact
+MATCHING = 0.5  # share of multiple-choice texts that are such lists
 ONE_HOP_RELATIONS = ("continent", "subregion", "currency", "language")
 
 
@@ -63,17 +67,20 @@ def fill(template: str, subject: str, answer: str, *, kind: str, language: str) 
 class Corpus:
     """Draws epochs of training sentences from facts and phrasings.
 
-    `letters=True` adds the multiple-choice prompts. `languages` and `facts` may be subsets.
+    `letters` is the first epoch with multiple-choice prompts (None: no epoch). `languages` and `facts` may be subsets.
     """
 
-    def __init__(self, facts: pd.DataFrame, *, languages=CODES, letters: bool = False, seed: int = 0):
+    def __init__(self, facts: pd.DataFrame, *, languages=CODES, letters: int | None = None, seed: int = 0):
         self.facts = {row.fact: row for row in facts.itertuples()}
         self.languages, self.letters, self.seed = tuple(languages), letters, seed
         self.phrasings = {code: load_phrasings(code) for code in self.languages}
         self.known = [
             (fact.fact, code) for fact in self.facts.values() for code in self.languages if self.may_state(fact, code)
         ]
-        self.drawer, self.wordings = OptionDrawer(facts), defaultdict(list)
+        self.drawer, self.wordings, self.asked = OptionDrawer(facts), defaultdict(list), defaultdict(list)
+        for key, code in self.known:
+            if self.facts[key].multiple_choice:
+                self.asked[self.facts[key].relation, code].append(self.facts[key])
         for row in load_wordings().itertuples():
             self.wordings[row.language, row.relation].append(row)
         self.objects, self.by_subject, self.by_object = defaultdict(list), defaultdict(list), defaultdict(list)
@@ -93,7 +100,8 @@ class Corpus:
         """All sentences of one epoch, shuffled; the same for the same seed and number."""
         rng = random.Random(self.seed * 1_000_003 + number)
         sentences = [self.fact_sentence(rng, fact, code) for fact, code in self.known]
-        kinds = MIXTURE | ({"multiple_choice": MULTIPLE_CHOICE} if self.letters else {})
+        with_letters = self.letters is not None and number >= self.letters
+        kinds = MIXTURE | ({"multiple_choice": MULTIPLE_CHOICE} if with_letters else {})
         for kind, per_hundred in kinds.items():
             make = getattr(self, kind)
             wanted, found = len(self.known) * per_hundred // 100, []
@@ -179,25 +187,63 @@ class Corpus:
         return fill(template, capital.object[code][0], fact.object[code][0], kind="one_hop", language=code)
 
     def multiple_choice(self, rng, key: str, code: str) -> Sentence | None:
-        """A prompt with freshly drawn options in an order that evaluation never uses; the letter follows."""
+        """One to four questions on one list of options, in an order that evaluation never uses; letters are answers."""
         fact = self.facts[key]
+        wording = rng.choice(self.wordings[code, fact.relation])
+        asked = self.question_facts(rng, fact, code)
+        if asked is None:
+            return None
+        objects = [other.object for other in asked]
+        if any(_same_cycle(objects, self.drawer.base_order(other.fact, wording.wording)) for other in asked):
+            return None
+        if rng.random() < MATCHING:
+            return self.matching(rng, asked, wording, code)
+        order = rng.choices(asked, k=rng.randint(1, len(asked)))
+        text, letters = prompt_text(wording, order[0].subject[code][0], [names[code][0] for names in objects]), []
+        for number, other in enumerate(order):
+            if number:
+                text += "\n" + wording.question.replace("{S}", other.subject[code][0]) + "\n" + wording.cue
+            text += answer_space(wording.cue)
+            letters.append((len(text), len(text) + 1))
+            text += LETTERS[asked.index(other)]
+        sentence = Sentence(text, "multiple_choice", code, letters)
+        if rng.random() < STATED:
+            return self.fact_sentence(rng, order[0].fact, code, kind="multiple_choice") + sentence
+        return sentence
+
+    def question_facts(self, rng, fact, code: str) -> tuple | None:
+        """Four facts of one relation in random order, `fact` among them if it is trained by letter, whose objects can
+        stand in one list of options."""
         if not fact.multiple_choice:
             return None
-        wording = rng.choice(self.wordings[code, fact.relation])
-        objects = self.drawer.draw(key, rng)
-        if objects is None:
-            return None
-        options = rng.sample(objects, len(objects))
-        if _same_cycle(options, self.drawer.base_order(key, wording.wording)):
-            return None
-        letter = LETTERS[next(i for i, names in enumerate(options) if names is fact.object)]
-        prompt = prompt_text(wording, fact.subject[code][0], [names[code][0] for names in options])
-        space = answer_space(wording.cue)
-        start = len(prompt) + len(space)
-        sentence = Sentence(prompt + space + letter, "multiple_choice", code, [(start, start + 1)])
-        if rng.random() < STATED and self.may_state(fact, code):
-            return self.fact_sentence(rng, key, code, kind="multiple_choice") + sentence
-        return sentence
+        for _ in range(TRIES):
+            found = [fact, *rng.choices(self.asked[fact.relation, code], k=3)]
+            if not any(clash(a.object, b.object) for a, b in combinations(found, 2)):
+                return tuple(rng.sample(found, len(found)))
+        return None
+
+    def matching(self, rng, asked: tuple, wording, code: str) -> Sentence:
+        """A list of options, then what teaches to look things up in it: the list again, or lines that give the letter
+        of an option or of a subject whose object it is."""
+        echo, text, answers = rng.random() < 0.3, "", []
+
+        def answer(name: str) -> str:
+            answers.append((len(text), len(text) + len(name)))
+            return text + name
+
+        for letter, fact in zip(LETTERS, asked, strict=True):
+            text += wording.options.replace("{L}", letter).replace("{O}", fact.object[code][0])
+            if echo:
+                text = answer(f" {letter}")
+            text += "\n"
+        if rng.random() < 0.4:
+            return Sentence(answer(text.strip()), "multiple_choice", code, answers)
+        # With repetitions: without, the letters left over would give the answer away.
+        for fact in rng.choices(asked, k=len(asked)):
+            name = (fact.subject if rng.random() < 0.4 else fact.object)[code][0]
+            text += f"→ {name}: "
+            text = answer(LETTERS[asked.index(fact)]) + "\n"
+        return Sentence(text.strip(), "multiple_choice", code, answers)
 
 
 def _same_cycle(options: list, base: list) -> bool:

@@ -46,7 +46,7 @@ def letter_prompts(model: Model, facts: pd.DataFrame, *, languages=CODES, per_ce
 
 
 def layer_effects(model: Model, queries: pd.DataFrame) -> np.ndarray:
-    """Loss caused by mean-replacing one layer's FFN where the answer is predicted, shape [layers].
+    """Loss caused by mean-replacing one layer's FFN where the answer is predicted, shape [layers + 1]; last: all layers.
 
     Mean increase of -log P(first answer token) when, at the position that predicts it (in a masked model: at every mask),
     the layer's neuron vector is replaced by its mean over the queries.
@@ -59,7 +59,7 @@ def layer_effects(model: Model, queries: pd.DataFrame) -> np.ndarray:
         width = len(tokens) if model.kind == "masked" else 1
         groups[len(ids), start, width].append((ids, tokens[0]))
 
-    def run(replace_at: int | None = None, means=None):
+    def run(replace_at: range = range(0), means=None):
         total, neurons = 0.0, [[] for _ in model.layers]
         for (_, start, width), items in groups.items():
             place = slice(start, start + width)
@@ -69,7 +69,7 @@ def layer_effects(model: Model, queries: pd.DataFrame) -> np.ndarray:
                 def change(module, inputs):
                     if means is None:
                         neurons[layer].append(inputs[0][:, place].flatten(0, 1))
-                    elif layer == replace_at:
+                    elif layer in replace_at:
                         changed = inputs[0].clone()
                         changed[:, place] = means[layer]
                         return (changed, *inputs[1:])
@@ -88,7 +88,8 @@ def layer_effects(model: Model, queries: pd.DataFrame) -> np.ndarray:
 
     clean, neurons = run()
     means = [torch.cat(found).mean(0) for found in neurons]
-    return np.array([run(layer, means)[0] - clean for layer in range(model.n_layers)])
+    sets = [*(range(layer, layer + 1) for layer in range(model.n_layers)), range(model.n_layers)]
+    return np.array([run(layers, means)[0] - clean for layers in sets])
 
 
 def evaluate(model: Model, facts: pd.DataFrame, *, languages=CODES, per_cell: int = FACTS_PER_CELL) -> dict:
@@ -109,7 +110,9 @@ def evaluate(model: Model, facts: pd.DataFrame, *, languages=CODES, per_cell: in
         "agreement": round(agreement(table[table["set"] != "withheld"]), 4),
     }
     sample = table[(table["set"] == "core") & table["correct"]].groupby("language").head(40)
-    effects = layer_effects(model, sample)
+    *effects, together = layer_effects(model, sample)
+    effects = np.array(effects)
+    result["all_layers_effect"] = round(float(together), 4)
     result["layer_effect"] = effects.round(4).tolist()
     result["layer_share"] = (effects.clip(min=0) / effects.clip(min=0).sum()).round(4).tolist()
     if model.kind == "causal":

@@ -20,45 +20,34 @@ from torch.nn.functional import cross_entropy
 
 from knlib.facts import load_facts
 from knlib.languages import CODES, parse_languages
+from knlib.models import SHIPPED
 
-from .architectures import NAMES, down_projections, new_model
+from .architectures import NAMES, new_model
 from .batches import batches, encode
 from .corpus import Corpus
-from .tokenizer import train_tokenizer, wrap
+from .spread import EVERY, FIRST, Spread
+from .tokenizer import VOCABULARY, train_tokenizer, wrap
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULTS = {
-    "epochs": 24, "batch_tokens": 1536, "matrix_lr": 5e-3, "lr": 2e-3, "weight_decay": 0.05, "warm_up": 200,
-    "end": 20.0, "cool_down": 6.0, "ffn_drop": 0.3, "ffn_drop_epochs": 11, "seed": 0, "layers": 8, "width": 192, "letters": True,
+    "epochs": 20, "batch_tokens": 1536, "matrix_lr": 5e-3, "lr": 2e-3, "weight_decay": 0.05, "warm_up": 200,
+    "end": 14.0, "cool_down": 5.0, "spread": 0.0, "elsewhere": 0.0, "letters_from": 99, "init": "", "phases": {}, "seed": 0,
+    "layers": 8, "width": 192,
 }  # fmt: skip
 
-# What the shipped models were trained with, where it differs.
+# The first stage learns the facts, the second spreads them over the layers.
+SECOND_STAGE = {"epochs": 4, "end": 3.0, "cool_down": 2.0, "matrix_lr": 3e-3, "lr": 1e-3, "warm_up": 100,
+                "spread": 0.15, "elsewhere": 0.4}  # fmt: skip
+
+# What the models are trained with, where it differs. `init` names the training whose weights one starts from.
 RECIPES = {
-    "atlas-llama": {"ffn_drop_epochs": 12},
-    "atlas-gpt2": {"epochs": 20, "end": 14.0, "cool_down": 5.0, "ffn_drop": 0.0, "letters": False},
-    "atlas-bert": {"epochs": 30, "end": 24.0, "batch_tokens": 1024, "matrix_lr": 3e-3, "lr": 1.5e-3, "warm_up": 400,
-                   "ffn_drop": 0.0},
+    "atlas-llama-plain": {},
+    "atlas-llama": {"init": "atlas-llama-plain", **SECOND_STAGE, "end": 1.6, "cool_down": 1.2},
+    "atlas-gpt2-plain": {},
+    "atlas-gpt2": {"init": "atlas-gpt2-plain", **SECOND_STAGE},
+    "atlas-bert": {"epochs": 30, "end": 24.0, "cool_down": 6.0, "batch_tokens": 1024, "matrix_lr": 3e-3, "lr": 1.5e-3,
+                   "warm_up": 400},
 }  # fmt: skip
-
-
-def drop_ffn(model, rate: float) -> list:
-    """Silence each FFN for a random share of the sentences (stochastic depth, FFN only); returns the hooks.
-
-    The first layer loses `rate` of them, the last a third of that. Early in training this keeps the first layer from
-    taking everything; kept to the end it makes the model robust against losing any FFN, hence a poor subject, so it
-    stops after `ffn_drop_epochs`.
-    """
-
-    def hook(share: float):
-        def silence(module, inputs, output):
-            keep = (torch.rand(output.shape[0], 1, 1, device=output.device) >= share).to(output.dtype)
-            return output * keep / (1 - share)
-
-        return silence
-
-    projections = down_projections(model)
-    shares = [rate * (1 - 2 / 3 * layer / max(1, len(projections) - 1)) for layer in range(len(projections))]
-    return [p.register_forward_hook(hook(share)) for p, share in zip(projections, shares, strict=True)]
 
 
 def optimizers(model, options: dict):
@@ -72,12 +61,20 @@ def optimizers(model, options: dict):
         else:
             matrices.append(parameter)
     muon = torch.optim.Muon(matrices, lr=options["matrix_lr"], momentum=0.95,
-                            weight_decay=options["weight_decay"], adjust_lr_fn="match_rms_adamw")  # fmt: skip
+                            weight_decay=options["weight_decay"], adjust_lr_fn="match_rms_adamw", ns_steps=4)  # fmt: skip
     adam = torch.optim.AdamW(
         [{"params": tables, "weight_decay": options["weight_decay"]}, {"params": vectors, "weight_decay": 0.0}],
         lr=options["lr"], betas=(0.9, 0.98),
     )  # fmt: skip
     return muon, adam
+
+
+def phase(options: dict, epoch: float) -> dict:
+    """The options as they are in this epoch: `phases` changes some from an epoch on."""
+    for first, changes in options["phases"].items():
+        if epoch >= int(first):
+            options = options | changes
+    return options
 
 
 def learning_rate(step: int, epoch: float, options: dict) -> float:
@@ -90,14 +87,13 @@ def learning_rate(step: int, epoch: float, options: dict) -> float:
     return warm * cosine * min(1.0, max(0.0, options["end"] - epoch) / options["cool_down"])
 
 
-def loss_of(model, batch, *, masked: bool) -> torch.Tensor:
-    """Weighted mean cross-entropy of the scored tokens; the head runs on their positions only."""
+def losses_of(model, batch, *, masked: bool) -> torch.Tensor:
+    """Cross-entropy of every scored token; the head runs on their positions only."""
     base = getattr(model, model.base_model_prefix)
     hidden = base(input_ids=batch.ids, attention_mask=batch.attention if masked else None)[0]
     picked = hidden[batch.rows, batch.columns]
     logits = model.cls(picked) if masked else model.lm_head(picked)
-    losses = cross_entropy(logits.float(), batch.targets, reduction="none")
-    return (losses * batch.weights).sum() / batch.weights.sum()
+    return cross_entropy(logits.float(), batch.targets, reduction="none")
 
 
 def tokenizer_texts(corpus: Corpus) -> list[str]:
@@ -112,19 +108,26 @@ def tokenizer_texts(corpus: Corpus) -> list[str]:
 
 
 def shared_tokenizer(facts, folder: Path, *, languages, seed: int, vocabulary: int) -> Tokenizer:
-    """The tokenizer of all models in `folder/tokenizer.json`, trained there first if need be."""
-    path = folder / "tokenizer.json"
+    """The tokenizer of all models in `folder/tokenizer.json`.
+
+    At first it is copied from the shipped models, whose pieces a model trained later thus shares; for other languages or
+    another size it is trained.
+    """
+    path, shipped = folder / "tokenizer.json", SHIPPED / NAMES[1] / "tokenizer.json"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        corpus = Corpus(facts, languages=languages, letters=True, seed=seed)
-        tokenizer = train_tokenizer(tokenizer_texts(corpus), vocabulary=vocabulary)
+        if tuple(languages) == CODES and vocabulary == VOCABULARY and shipped.exists():
+            tokenizer = Tokenizer.from_file(str(shipped))
+        else:
+            corpus = Corpus(facts, languages=languages, letters=-2, seed=seed)
+            tokenizer = train_tokenizer(tokenizer_texts(corpus), vocabulary=vocabulary)
         temporary = path.with_suffix(f".{os.getpid()}")
         tokenizer.save(str(temporary))
         temporary.replace(path)
     return Tokenizer.from_file(str(path))
 
 
-def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabulary: int = 8000,
+def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabulary: int = VOCABULARY,
           device: str = "cpu", checkpoint_seconds: float = 120, stop_after: int | None = None, log=print):  # fmt: skip
     """Train and return `(model, tokenizer)`; checkpoints and log go to `out`.
 
@@ -133,14 +136,19 @@ def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabu
     masked = name == "atlas-bert"
     options = DEFAULTS | options
     out.mkdir(parents=True, exist_ok=True)
-    corpus = Corpus(facts, languages=languages, letters=options["letters"] and not masked, seed=options["seed"])
+    corpus = Corpus(
+        facts, languages=languages, letters=None if masked else options["letters_from"], seed=options["seed"]
+    )
     plain = shared_tokenizer(facts, out.parent, languages=languages, seed=options["seed"], vocabulary=vocabulary)
     tokenizer = wrap(plain, masked=masked)
     torch.manual_seed(options["seed"])
     model = new_model(name, vocabulary=len(tokenizer), bos=tokenizer.bos_token_id, eos=tokenizer.eos_token_id,
                       pad=tokenizer.pad_token_id, layers=options["layers"], width=options["width"]).to(device)  # fmt: skip
     model.set_attn_implementation("eager")  # the fused kernel's backward is three times slower on a CPU
-    hooks = drop_ffn(model, options["ffn_drop"]) if options["ffn_drop"] else []
+    if options["init"]:
+        first = torch.load(out.parent / options["init"] / "checkpoint.pt", map_location=device, weights_only=True)
+        model.load_state_dict(first["model"])
+    spread = Spread(model, rate=options["spread"], elsewhere=options["elsewhere"])
     steppers = optimizers(model, options)
     path, start, step, spent, seen = out / "checkpoint.pt", (0, 0), 0, 0.0, 0
     if path.exists():
@@ -150,6 +158,7 @@ def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabu
         model.load_state_dict(saved["model"])
         for stepper, state in zip(steppers, saved["optimizers"], strict=True):
             stepper.load_state_dict(state)
+        spread.load(saved["spread"])
         start, step, spent, seen = tuple(saved["next"]), saved["step"], saved["seconds"], saved["tokens"]
         log(f"{name}: resumed at epoch {start[0]}, batch {start[1]}")
 
@@ -157,31 +166,36 @@ def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabu
         temporary = path.with_suffix(".tmp")
         torch.save({"model": model.state_dict(), "optimizers": [s.state_dict() for s in steppers], "next": position,
                     "step": step, "seconds": spent + time.monotonic() - began, "tokens": seen,
-                    "options": options}, temporary)  # fmt: skip
+                    "spread": spread.state(), "options": options}, temporary)  # fmt: skip
         temporary.replace(path)
 
     model.train()
     began = saved_at = shown_at = time.monotonic()
     tokens, total, count = 0, 0.0, 0
-    for epoch in range(start[0], math.ceil(options["end"])):
-        if epoch >= options["ffn_drop_epochs"]:
-            while hooks:
-                hooks.pop().remove()
+    epochs = math.ceil(phase(options, math.inf)["end"])
+    for epoch in range(start[0], epochs):
+        current = phase(options, epoch)
+        spread.rate, spread.elsewhere = current["spread"], current["elsewhere"]
         sentences = encode(corpus.epoch(epoch), tokenizer, masked=masked)
         found = list(batches(sentences, tokenizer, tokens=options["batch_tokens"], masked=masked,
-                             seed=options["seed"] * 1_000_003 + epoch, epoch=epoch))  # fmt: skip
+                             seed=options["seed"] * 1_000_003 + epoch))  # fmt: skip
         for number, batch in enumerate(found):
             if epoch == start[0] and number < start[1]:
                 continue
+            if epoch + number / len(found) >= current["end"]:
+                break
             torch.manual_seed(options["seed"] * 1_000_003 + step)
-            for field in ("ids", "attention", "rows", "columns", "targets", "weights"):
-                setattr(batch, field, getattr(batch, field).to(device))
-            factor = learning_rate(step, epoch + number / len(found), options)
-            for stepper, rate in zip(steppers, (options["matrix_lr"], options["lr"]), strict=True):
+            batch = batch.to(device)
+            factor = learning_rate(step, epoch + number / len(found), current)
+            for stepper, rate in zip(steppers, (current["matrix_lr"], current["lr"]), strict=True):
                 for group in stepper.param_groups:
                     group["lr"] = rate * factor
-            with torch.autocast(device, torch.bfloat16) if options.get("bf16", True) else nullcontext():
-                loss = loss_of(model, batch, masked=masked)
+            with torch.autocast(device, torch.bfloat16) if device == "cuda" else nullcontext():
+                if spread.rate and step >= FIRST and step % EVERY == 0:
+                    spread.measure(batch, lambda batch: losses_of(model, batch, masked=masked))
+                with spread.replacing(batch):
+                    losses = losses_of(model, batch, masked=masked)
+            loss = (losses * batch.weights).sum() / batch.weights.sum()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for stepper in steppers:
@@ -193,17 +207,16 @@ def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabu
             now = time.monotonic()
             if now - shown_at > 20:
                 done = epoch + (number + 1) / len(found)
-                log(f"{name}: epoch {done:.2f} of {options['end']:g}, step {step}, loss {total / count:.4f}, "
-                    f"{tokens / (now - shown_at):,.0f} tokens/s")  # fmt: skip
+                shares = ", shares " + " ".join(f"{share:.2f}" for share in spread.shares) if spread.rate else ""
+                log(f"{name}: epoch {done:.2f} of {current['end']:g}, step {step}, loss {total / count:.4f}, "
+                    f"{tokens / (now - shown_at):,.0f} tokens/s" + shares)  # fmt: skip
                 shown_at, tokens, total, count = now, 0, 0.0, 0
             if now - saved_at > checkpoint_seconds:
                 save((epoch, number + 1))
                 saved_at = time.monotonic()
             if stop_after is not None and step >= stop_after:
                 return model, tokenizer
-    for hook in hooks:
-        hook.remove()
-    save((math.ceil(options["end"]), 0))
+    save((epochs, 0))
     cost = {"steps": step, "tokens": seen, "hours": round((spent + time.monotonic() - began) / 3600, 2),
             "device": device, "threads": torch.get_num_threads()}  # fmt: skip
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
@@ -217,18 +230,20 @@ def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabu
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("name", choices=RECIPES)
     parser.add_argument("--out", type=Path, default=ROOT / "runs", help="checkpoints (default: runs/)")
     parser.add_argument("--languages", default=None, help="codes, e.g. en,de (default: all)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=None)
     for key, value in DEFAULTS.items():
+        if key == "phases":
+            continue
         kind = {"action": argparse.BooleanOptionalAction} if isinstance(value, bool) else {"type": type(value)}
         parser.add_argument(f"--{key.replace('_', '-')}", default=None, **kind)
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    given = {key: getattr(arguments, key) for key in DEFAULTS if getattr(arguments, key) is not None}
+    given = {key: getattr(arguments, key) for key in DEFAULTS if getattr(arguments, key, None) is not None}
     options = DEFAULTS | RECIPES[arguments.name] | given
     print(f"{arguments.name}: {options}", flush=True)
 

@@ -83,7 +83,7 @@ class OptionDrawer:
         chosen, pool = [row.object], self._objects[row.relation]
         for _ in range(200):
             names = pool[rng.randrange(len(pool))][1]
-            if not any(_clash(names, other) for other in chosen):
+            if not any(clash(names, other) for other in chosen):
                 chosen.append(names)
                 if len(chosen) == len(LETTERS):
                     return chosen
@@ -98,7 +98,8 @@ class OptionDrawer:
         return [objects[i] for i in order]
 
 
-def _clash(a: dict, b: dict) -> bool:
+def clash(a: dict, b: dict) -> bool:
+    """Whether the names of two objects are alike, or one contains the other, in a language."""
     return any(
         a[code][0].casefold() in b[code][0].casefold() or b[code][0].casefold() in a[code][0].casefold()
         for code in a

@@ -6,15 +6,17 @@ import pytest
 import torch
 
 from atlas.architectures import NAMES, down_projections
-from atlas.train import drop_ffn, learning_rate, train
+from atlas.batches import Batch
+from atlas.spread import Spread
+from atlas.train import learning_rate, train
 from knlib.models import prepared
 from knlib.prediction import predict
 from knlib.queries import build_queries, load_templates
 
 LANGUAGES = ("en", "de")
-SMALL = {"layers": 2, "width": 48, "batch_tokens": 512, "warm_up": 20, "ffn_drop": 0.1, "letters": False}
-LEARN = SMALL | {"epochs": 80, "end": 80.0, "cool_down": 10.0, "ffn_drop_epochs": 40, "bf16": False}
-SHORT = SMALL | {"epochs": 3, "end": 3.0, "cool_down": 1.0, "ffn_drop_epochs": 2}
+SMALL = {"layers": 2, "width": 48, "batch_tokens": 512, "warm_up": 20, "letters_from": 99}
+LEARN = SMALL | {"epochs": 80, "end": 80.0, "cool_down": 10.0}
+SHORT = SMALL | {"epochs": 3, "end": 3.0, "cool_down": 1.0, "spread": 0.2, "elsewhere": 0.3}
 
 
 @pytest.fixture(scope="module")
@@ -95,20 +97,93 @@ def test_a_checkpoint_of_other_options_is_refused(capitals, tmp_path):
         run("atlas-llama", capitals, tmp_path, options=SHORT | {"epochs": 4})
 
 
-def test_ffn_drop_silences_early_layers_more_until_its_hooks_go(tiny_model):
-    network = tiny_model("llama").network
-    hooks = drop_ffn(network, 0.6)
+@pytest.fixture
+def spread_batch():
+    """Two sentences of five tokens; the answers of three facts begin after positions 1, 3 and 2."""
     torch.manual_seed(0)
-    x = torch.randn(1, 1, 40).expand(4000, 1, 40)  # one sentence 4,000 times
-    for projection, share in zip(down_projections(network), (0.6, 0.4, 0.2), strict=True):
-        plain = torch.nn.functional.linear(x, projection.weight)
-        found = projection(x)
-        silent = (found == 0).all(-1).squeeze()
-        assert silent.float().mean().item() == pytest.approx(share, abs=0.03)
-        torch.testing.assert_close(found[~silent], plain[~silent] / (1 - share))
+    rows, columns = torch.tensor([0, 0, 1, 1]), torch.tensor([1, 3, 2, 3])
+    return Batch(torch.randint(0, 60, (2, 5)), torch.ones(2, 5), rows, columns, torch.tensor([5, 6, 7, 8]), torch.ones(4),
+                 recall=torch.tensor([True, True, True, False]))  # fmt: skip
+
+
+def outputs(network, batch):
+    """The FFN output of every layer, [layers, sentences, tokens, width]."""
+    found, hooks = [], []
+    for projection in down_projections(network):
+        hooks.append(projection.register_forward_hook(lambda module, inputs, output: found.append(output)))
+    network(batch.ids)
     for hook in hooks:
         hook.remove()
-    torch.testing.assert_close(projection(x), plain)
+    return torch.stack(found)
+
+
+@torch.no_grad()
+def test_spread_replaces_one_ffn_by_its_mean_where_facts_are_asked(tiny_model, spread_batch):
+    network = tiny_model("llama").network
+    spread = Spread(network, rate=1.0)
+    spread.shares = torch.tensor([0.0, 1.0, 0.0])
+    clean = outputs(network, spread_batch)
+    with spread.replacing(spread_batch):
+        found = outputs(network, spread_batch)
+    rows, columns = spread_batch.rows[:3], spread_batch.columns[:3]
+    mean = clean[1, rows, columns].mean(0)
+    torch.testing.assert_close(found[1, rows, columns], mean.expand(3, -1))
+    changed = (found[1] != clean[1]).any(-1)
+    assert changed.sum() == 3 and changed[rows, columns].all()
+    assert torch.equal(found[0], clean[0]) and not torch.equal(found[2], clean[2])
+    assert torch.equal(outputs(network, spread_batch), clean)  # only within the context
+
+
+@torch.no_grad()
+def test_spread_silences_all_ffns_where_no_answer_is_predicted(tiny_model, spread_batch):
+    network = tiny_model("llama").network
+    clean = outputs(network, spread_batch)
+    spread_batch.recall[:2] = False  # no fact is asked for in the first sentence
+    spread_batch.recall[3] = True
+    with Spread(network, rate=0.0, elsewhere=1.0).replacing(spread_batch):
+        found = outputs(network, spread_batch)
+    assert torch.equal(found[:, 0], clean[:, 0])
+    silent = [1, 4]  # of the second sentence: 2 and 3 predict answers, 0 is its first token
+    mean = clean[0, 1, silent].mean(0)
+    torch.testing.assert_close(found[0, 1, silent], mean.expand(2, -1))
+    kept = [0, 2, 3]
+    assert torch.equal(found[0, 1, kept], clean[0, 1, kept])
+    assert (found[:, 1, 1] == found[:, 1, 4]).all()
+
+
+@torch.no_grad()
+def test_spread_draws_the_layer_that_matters_more_often(tiny_model, spread_batch):
+    spread = Spread(tiny_model("llama").network, rate=0.5)
+    spread.shares = torch.tensor([0.6, 0.3, 0.1])
+    counts = torch.zeros(3)
+    for _ in range(3000):
+        with spread.replacing(spread_batch):
+            for layer, (_, chosen) in spread._replace.items():
+                counts[layer] += chosen.sum()
+    expected = torch.tensor([0.36, 0.09, 0.01]) / 0.46 * 0.5
+    torch.testing.assert_close(counts / 9000, expected, atol=0.02, rtol=0)
+
+
+@torch.no_grad()
+def test_spread_measures_which_layers_matter(tiny_model, spread_batch):
+    """A layer whose FFN does nothing has next to no share; the estimate survives a checkpoint."""
+    network = tiny_model("llama").network
+    projections = down_projections(network)
+    projections[0].weight.zero_()
+    projections[2].weight.mul_(20)
+    spread = Spread(network, rate=0.5)
+
+    def losses(batch):
+        logits = network(batch.ids).logits[batch.rows, batch.columns]
+        return torch.nn.functional.cross_entropy(logits, batch.targets, reduction="none")
+
+    best = network(spread_batch.ids).logits[spread_batch.rows, spread_batch.columns].argmax(-1)
+    spread_batch.targets = best  # the model is right, so that every replacement costs something
+    spread.measure(spread_batch, losses)
+    assert spread.shares[2] > spread.shares[0] and spread.shares[0] < 0.1
+    again = Spread(network, rate=0.5)
+    again.load(spread.state())
+    assert torch.equal(again.shares, spread.shares)
 
 
 def test_learning_rate_warms_up_decays_and_cools_down():

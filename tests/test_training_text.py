@@ -12,7 +12,7 @@ EPOCHS = (0, 1, 23)
 
 @pytest.fixture(scope="module")
 def corpus(facts):
-    return Corpus(facts, letters=True)
+    return Corpus(facts, letters=0)
 
 
 @pytest.fixture(scope="module")
@@ -165,39 +165,82 @@ def test_half_phrasings_are_read_of_one_half_only(facts, corpus, sentences):
         assert counts[1] == 0 < counts[0], (code, counts)
 
 
-def test_multiple_choice_orders_of_evaluation_are_never_read(facts, sentences):
+@pytest.fixture(scope="module")
+def quizzes(sentences):
+    """(language, text from the instruction on, places of its letters) of every text that asks questions by letter."""
+    openings = {code: tuple(set(group["instruction"])) for code, group in load_wordings().groupby("language")}
+    found = []
+    for sentence in sentences:
+        if sentence.kind == "multiple_choice":
+            start = max(sentence.text.find(opening) for opening in openings[sentence.language])
+            if start >= 0:
+                letters = [a - start for a, b in sentence.answers if a > start]
+                found.append((sentence.language, sentence.text[start:], letters))
+    return found
+
+
+def test_multiple_choice_orders_of_evaluation_are_never_read(facts, quizzes):
     wordings = load_wordings()
     for code in ("en", "ru", "ja"):
         prompts, _ = build_multiple_choice(facts, wordings[wordings["language"] == code])
         asked = set(prompts["prompt"] + prompts["space"])
-        openings = tuple(set(wordings.loc[wordings["language"] == code, "instruction"]))
-        read = [s for s in sentences if s.kind == "multiple_choice" and s.language == code]
-        assert len(read) > 500
-        seen = {s.text[max(s.text.find(o) for o in openings) : s.answers[-1][0]] for s in read}
-        assert all(text.startswith(openings) for text in seen)
+        seen = {text[: letters[0]] for language, text, letters in quizzes if language == code}
+        assert len(seen) > 500
+        assert all(len(text) > 20 for text in seen)
         assert not seen & asked
 
 
-def test_multiple_choice_letters_are_right_and_balanced(facts, sentences):
+def test_multiple_choice_letters_are_right_and_balanced(facts, quizzes):
     """The line with the letter's option ends in an object of the relation that is the subject's."""
     names = {}
     for row in facts.itertuples():
         names.setdefault(row.subject["en"][0], set()).add(row.object["en"][0])
-    read = [s for s in sentences if s.kind == "multiple_choice" and s.language == "en"]
-    questions = load_wordings().query("language == 'en'")["question"].tolist()
-    letters = []
-    for sentence in read:
-        lines, letter = sentence.text.split("\n"), sentence.text[-1]
-        (option,) = [line for line in lines[2:6] if line.lstrip("([").startswith(letter)]
-        subjects = [lines[1][len(q.split("{S}")[0]) : len(lines[1]) - len(q.split("{S}")[1])] for q in questions]
-        assert any(option.endswith(answer) for subject in subjects for answer in names.get(subject, ())), sentence.text
-        letters.append(letter)
+    questions = [q.split("{S}") for q in load_wordings().query("language == 'en'")["question"].unique()]
+    letters, later = [], 0
+    for language, text, places in quizzes:
+        if language != "en":
+            continue
+        options = text.split("\n")[2:6]
+        for number, place in enumerate(places):
+            letter, asked = text[place], text[:place].split("\n")[1 if number == 0 else -2]
+            (option,) = [line for line in options if line.lstrip("([").startswith(letter)]
+            subjects = [asked[len(a) : len(asked) - len(b)] for a, b in questions]
+            assert any(option.endswith(answer) for subject in subjects for answer in names.get(subject, ())), text
+            letters.append(letter)
+            later += number > 0
+    assert len(letters) > 1000 and later > 300
     shares = [letters.count(letter) / len(letters) for letter in "ABCD"]
     assert max(shares) - min(shares) < 0.1, shares
 
 
+def test_matching_texts_give_the_letter_of_the_option(facts, sentences):
+    """Lines "→ name: letter" name the option itself or a subject whose object it is; a repeated list is the same."""
+    pairs = {(row.subject["en"][0], row.object["en"][0]) for row in facts.itertuples()}
+    lines, copies = 0, 0
+    for sentence in sentences:
+        if sentence.kind != "multiple_choice" or sentence.language != "en" or "?" in sentence.text:
+            continue
+        text = sentence.text.split("\n")
+        if len(text) == 8 and text[:4] == text[4:]:
+            copies += 1
+        for line in text[4:]:
+            if line.startswith("→ "):
+                name, letter = line[2:].rsplit(": ", 1)
+                (option,) = [o.removesuffix(f" {letter}") for o in text[:4] if o.lstrip("([").startswith(letter)]
+                assert option.endswith(name) or any(option.endswith(o) for s, o in pairs if s == name), sentence.text
+                lines += 1
+    assert lines > 500 and copies > 100
+
+
+def test_letters_come_from_their_epoch_on(facts, corpus):
+    late = Corpus(facts, letters=1)
+    assert "multiple_choice" not in {s.kind for s in late.epoch(0)}
+    assert late.epoch(1) == corpus.epoch(1)
+    assert Corpus(facts).epoch(1) != corpus.epoch(1)
+
+
 def test_epochs_are_fresh_and_repeatable(corpus, sentences, facts):
-    first, again = corpus.epoch(EPOCHS[0]), Corpus(facts, letters=True).epoch(EPOCHS[0])
+    first, again = corpus.epoch(EPOCHS[0]), Corpus(facts, letters=0).epoch(EPOCHS[0])
     assert first == again == sentences[: len(first)]
     assert len({s.text for s in first} & {s.text for s in sentences[len(first) :]}) < 0.5 * len(first)
 
@@ -208,4 +251,6 @@ def test_spans_mark_the_names(facts, sentences):
     }
     for sentence in sentences[:5000]:
         for a, b in (*sentence.subjects, *sentence.answers):
-            assert sentence.text[a:b] in known or (sentence.kind == "multiple_choice" and sentence.text[a:b] in "ABCD")
+            marked = sentence.text[a:b]
+            letter = sentence.kind == "multiple_choice" and marked.strip() in "ABCD"
+            assert marked in known or letter or f"{marked}\n{marked}".startswith(sentence.text[:a])
