@@ -15,7 +15,7 @@ from .errors import InputError, Literal
 ATLAS = Path(__file__).resolve().parents[1] / "data" / "atlas"
 MAX_LINE = 1_000_000
 COLUMNS = ["fact", "relation", "subject_id", "object_id", "subject", "object", "source",
-           "leak", "ambiguous", "withheld", "half", "multiple_choice", "one_hop"]  # fmt: skip
+           "leak", "ambiguous", "withheld", "half", "multiple_choice", "one_hop", "n_objects"]  # fmt: skip
 
 
 def read_jsonl(path: str | Path, name: str | None = None):
@@ -102,6 +102,13 @@ def _language_list(row: dict, field: str, where: str) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _count(row: dict, field: str, where: str) -> int:
+    value = row.get(field, 1)
+    if type(value) is not int or value < 1:
+        raise InputError(f"{where}, field '{field}'", found=value, expected="a whole number from 1")
+    return value
+
+
 def load_facts(
     folder: str | Path = ATLAS,
     *,
@@ -114,7 +121,8 @@ def load_facts(
     (dict: language -> names, the first canonical); `source`; `leak` and `ambiguous` (languages in which
     the answer is given away by the subject's name, or a name means two things: no query is made of
     these); `withheld` (languages in which the Atlas models never saw the fact); `half`,
-    `multiple_choice`, `one_hop` (which training sets hold it).
+    `multiple_choice`, `one_hop` (which training sets hold it); `n_objects` (how many objects are right: where more than
+    one, the others' names stand behind the first one's, and only rows with 1 suit a score with a single right answer).
 
     Raises `InputError` with file, line and field for a malformed row, a fact id that comes twice, a
     subject with two objects in one relation, a relation or language that the file does not have.
@@ -143,7 +151,7 @@ def load_facts(
         rows.append((fact, relation, subject_id, object_id, subject, object_, row.get("source", ""),
                      _language_list(row, "leak", where), _language_list(row, "ambiguous", where),
                      _language_list(row, "withheld", where), row.get("half"),
-                     row.get("multiple_choice"), row.get("one_hop")))  # fmt: skip
+                     row.get("multiple_choice"), row.get("one_hop"), _count(row, "n_objects", where)))  # fmt: skip
     facts = pd.DataFrame(rows, columns=COLUMNS)
     return select_relations(facts, relations)
 

@@ -1,4 +1,4 @@
-"""The twelve languages of Atlas: name, family, script and direction of each."""
+"""The twelve languages of Atlas: name, family, script and direction of each; scripts of further languages."""
 
 from dataclasses import dataclass
 
@@ -56,12 +56,31 @@ _SCRIPT_PATTERNS = {
         "Hangul": r"\p{Hangul}",
     }.items()
 }
+# Languages of other benchmarks (mLAMA, mParaRel). Those written in two scripts (sr sh tt uz) are left out on purpose.
+_MORE_SCRIPTS = {
+    "Latin": "af an ast az bar br bs ca ceb cs cy da et eu fi fy ga gl hr ht hu id ind io is it jv la lb lmo lt lv mg min ms "
+             "nds nl nn oc pl pms ro scn sco sk sl sq su sv sw tl vi vo war yo",
+    "Cyrillic": "ba be bg ce cv kk ky mk mn tg uk",
+    "Arabic": "azb fa pnb ur",
+    "Devanagari": "mr ne new",
+    "Han": "zh-hans zh-hant",
+    "Bengali": "bn bpy", "Greek": "el", "Gujarati": "gu", "Hebrew": "he", "Armenian": "hy", "Georgian": "ka",
+    "Kannada": "kn", "Malayalam": "ml", "Myanmar": "my", "Gurmukhi": "pa", "Tamil": "ta", "Telugu": "te", "Thai": "th",
+}  # fmt: skip
+_SCRIPT_OF = {code: row.script for code, row in LANGUAGES.items()} | {
+    code: script for script, codes in _MORE_SCRIPTS.items() for code in codes.split()
+}
+_SCRIPT_PATTERNS |= {
+    script: regex.compile(rf"\p{{{script}}}") for script in _MORE_SCRIPTS if script not in _SCRIPT_PATTERNS
+}
 
 
-def parse_languages(value: str | list[str] | tuple[str, ...] | None) -> tuple[str, ...]:
-    """Codes from `"en,de"`, a list, or None (all twelve), in the order given and without repetition.
+def parse_languages(
+    value: str | list[str] | tuple[str, ...] | None, *, known: tuple[str, ...] = CODES
+) -> tuple[str, ...]:
+    """Codes from `"en,de"`, a list, or None (all known), in the order given and without repetition.
 
-    Raises `InputError` for a code that is not one of the twelve.
+    `known`: the codes to choose from, the twelve of Atlas unless said otherwise. Raises `InputError` for any other.
 
     Example
     -------
@@ -69,27 +88,27 @@ def parse_languages(value: str | list[str] | tuple[str, ...] | None) -> tuple[st
     ('en', 'ja')
     """
     if value is None or value == "all":
-        return CODES
+        return tuple(known)
     codes = value.split(",") if isinstance(value, str) else list(value)
     codes = tuple(dict.fromkeys(code.strip() for code in codes))
     for code in codes:
-        if code not in LANGUAGES:
-            raise InputError("languages", found=code, expected=Literal("one of " + " ".join(CODES)))
+        if code not in known:
+            raise InputError("languages", found=code, expected=Literal("one of " + " ".join(known)))
     return codes
 
 
 def in_script(text: str, language: str) -> bool:
     """Whether more letters of `text` belong to the script of `language` than do not.
 
-    Languages outside the twelve are accepted as they are: nothing is known of their scripts here.
+    Text of a language whose script is not listed here, or that is written in two, is accepted as it is.
 
     Example
     -------
     >>> in_script("Париж", "ru"), in_script("Paris", "ru")
     (True, False)
     """
-    if language not in LANGUAGES:
+    if language not in _SCRIPT_OF:
         return True
     letters = [c for c in text if c.isalpha()]
-    right = _SCRIPT_PATTERNS[LANGUAGES[language].script].findall("".join(letters))
+    right = _SCRIPT_PATTERNS[_SCRIPT_OF[language]].findall("".join(letters))
     return 2 * len(right) > len(letters)

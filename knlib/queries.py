@@ -8,6 +8,7 @@ from .errors import InputError, Literal
 from .facts import ATLAS, read_jsonl, select_relations, text_field
 
 SPLITS = ("train", "half", "held_out")
+MODES = ("causal", "mlm")
 TEMPLATE_COLUMNS = ["template", "relation", "language", "text", "split", "held_out"]
 QUERY_COLUMNS = ["query", "fact", "relation", "language", "template", "split", "held_out",
                  "subject", "prompt", "space", "answer", "suffix", "aliases"]  # fmt: skip
@@ -18,6 +19,7 @@ def load_templates(
     *,
     relations: list[str] | None = None,
     languages: tuple[str, ...] | None = None,
+    mode: str = "causal",
 ) -> pd.DataFrame:
     """The templates of a benchmark folder, validated, one row per template.
 
@@ -25,8 +27,13 @@ def load_templates(
     followed by nothing but punctuation), `split` (`train`, `half`, `held_out`), `held_out` (`core`: a
     construction never trained, `lead_in`: a trained one behind an unseen opening, else None).
 
+    A row of the file with `"mode": "mlm"` may have words behind `{O}`: only masked models can be asked so. These rows
+    are left out unless `mode="mlm"`, which gives all.
+
     Raises `InputError` with file, line and field, also for a relation or language without templates.
     """
+    if mode not in MODES:
+        raise InputError("mode", found=mode, expected=Literal("one of " + " ".join(MODES)))
     path = Path(folder) / "templates.jsonl"
     rows, seen = [], {}
     for number, row in read_jsonl(path):
@@ -36,11 +43,16 @@ def load_templates(
             raise InputError(f"{where}, field 'template'", found=values[0],
                              expected=f"an id of its own (line {seen[values[0]]} has this one)")  # fmt: skip
         seen[values[0]] = number
-        text = row.get("text")
-        check_template(text, f"{where}, field 'text'")
+        text, asks = row.get("text"), row.get("mode", "causal")
+        if asks not in MODES:
+            raise InputError(f"{where}, field 'mode'", found=asks, expected=Literal(" or ".join(MODES)))
+        check_template(text, f"{where}, field 'text'", mode=asks)
         if row.get("split", "train") not in SPLITS:
             raise InputError(f"{where}, field 'split'", found=row["split"], expected=Literal(" or ".join(SPLITS)))
-        rows.append((*values, text, row.get("split", "train"), row.get("held_out")))
+        if mode == "mlm" or asks == "causal":
+            rows.append((*values, text, row.get("split", "train"), row.get("held_out")))
+    if not rows:
+        raise InputError(path.name, found=Literal("mode mlm in every row"), expected="a template for causal models")
     templates = pd.DataFrame(rows, columns=TEMPLATE_COLUMNS)
     for code in languages or ():
         if code not in set(templates["language"]):
@@ -51,8 +63,8 @@ def load_templates(
     return select_relations(templates, relations)
 
 
-def check_template(text: object, where: str) -> None:
-    """`InputError` unless `text` has `{S}` once, then `{O}` once, then only punctuation."""
+def check_template(text: object, where: str, *, mode: str = "causal") -> None:
+    """`InputError` unless `text` has `{S}` once, then `{O}` once, then (mode causal) only punctuation."""
     if not isinstance(text, str) or not text.strip():
         raise InputError(where, found=text, expected="text with the slots {S} and {O}")
     for slot in ("{S}", "{O}"):
@@ -61,7 +73,7 @@ def check_template(text: object, where: str) -> None:
     before, after = text.split("{O}")
     if "{S}" not in before:
         raise InputError(where, found=text, expected="{S} before {O}: the answer comes last")
-    if any(c.isalnum() for c in after):
+    if mode == "causal" and any(c.isalnum() for c in after):
         raise InputError(where, found=text, expected="nothing but punctuation after {O}")
 
 
@@ -75,7 +87,8 @@ def build_queries(
 
     Returns `(queries, report)`. A query row: `query` (id), `fact`, `relation`, `language`, `template`,
     `split`, `held_out`, `subject`, `prompt` (without final blank), `space` (what joins prompt and answer:
-    a blank or nothing), `answer`, `suffix` (closing punctuation), `aliases` (other accepted names).
+    a blank or nothing), `answer`, `suffix` (closing punctuation; in mode mlm all that follows), `aliases` (other
+    accepted names).
     The report has one row per relation and language: `slots` (pairs of fact and template) and how many each
     gate dropped: `no_name`, `leak`, `ambiguous`, `object_in_prompt`, `duplicate`; and `queries` that stay.
 
@@ -93,9 +106,9 @@ def build_queries(
     templates = templates[templates["split"].isin(splits)]
     for (relation, language), group in templates.groupby(["relation", "language"], sort=False):
         counts = dict.fromkeys(("slots", "no_name", "leak", "ambiguous", "object_in_prompt", "duplicate"), 0)
-        texts = set()
+        texts, wordings = set(), list(group.itertuples())
         for fact in by_relation.get(relation, facts[:0]).itertuples():
-            for template in group.itertuples():
+            for template in wordings:
                 counts["slots"] += 1
                 row = _fill(fact, template, texts)
                 if isinstance(row, str):
@@ -119,11 +132,13 @@ def _fill(fact, template, texts: set[str]) -> tuple | str:
         return "ambiguous"
     subject, names = fact.subject[code][0], fact.object[code]
     prompt, suffix = template.text.replace("{S}", subject).split("{O}")
-    if any(name.casefold() in prompt.casefold() for name in names):
+    # Words behind the answer (mode mlm) are part of what is asked, closing punctuation is not.
+    asked = (prompt + "\n" + suffix if any(c.isalnum() for c in suffix) else prompt).casefold()
+    if any(name.casefold() in asked for name in names):
         return "object_in_prompt"
-    if prompt.casefold() in texts:
+    if asked in texts:
         return "duplicate"
-    texts.add(prompt.casefold())
+    texts.add(asked)
     bare = prompt.rstrip()
     return (f"{fact.fact}|{template.template}", fact.fact, fact.relation, code, template.template,
             template.split, template.held_out, subject, bare, prompt[len(bare):], names[0], suffix,
