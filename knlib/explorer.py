@@ -5,8 +5,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import display
 
+from .effects import effects
+from .errors import InputError, Literal
 from .models import Model
-from .plots import fact_bars
+from .neuron_plots import scaled_bars
+from .plots import by_script, fact_bars
 from .prediction import predict
 from .queries import build_queries
 
@@ -57,3 +60,59 @@ def explore_facts(model: Model, facts: pd.DataFrame, templates: pd.DataFrame) ->
     list_facts()
     show()
     return widgets.VBox([widgets.HBox([relation, fact]), output])
+
+
+def scaled_in_all_languages(
+    model: Model, queries: pd.DataFrame, neurons: pd.DataFrame, factors: list[float], *, condition: str = "neurons"
+) -> pd.DataFrame:
+    """P(answer) with a fact's neurons scaled: factors x languages, means over the queries of each language.
+
+    `queries`: those of one fact. `neurons`: as in `knlib.effects.effects`. `condition`: `neurons`, or the name of a
+    control whose neurons are scaled in their place. Raises `InputError` where there is no query.
+
+    Example
+    -------
+    >>> scaled_in_all_languages(model, queries, neurons, [0, 1, 2]).loc[0, "en"]  # doctest: +SKIP
+    """
+    if not len(queries):
+        raise InputError("queries", found=Literal("an empty table"), expected="queries of one fact")
+    language = queries.set_index("query")["language"]
+    rows = {}
+    for factor in factors:
+        controls = () if condition == "neurons" else (condition,)
+        found = effects(model, queries, neurons, factor=factor, controls=controls)
+        found = found[found["condition"] == condition]
+        rows[factor] = found.groupby(found["query"].map(language))["p_after"].mean()
+    table = pd.DataFrame(rows).T
+    return table[by_script(table.columns)].rename_axis(index="factor", columns="language")
+
+
+def scale_explorer(model: Model, queries: pd.DataFrame, neurons: pd.DataFrame) -> widgets.VBox:
+    """A menu of facts and a slider for the scale of their neurons, over bars of P(answer) in every language.
+
+    `queries`: of all facts offered; `neurons`: columns `fact` (and `language`), `layer`, `neuron`.
+
+    Example
+    -------
+    >>> scale_explorer(model, held_out, neurons)  # doctest: +SKIP
+    """
+    names = [fact for fact in dict.fromkeys(neurons["fact"]) if fact in set(queries["fact"])]
+    fact = widgets.Dropdown(options=names, description="fact")
+    # The bars follow when the slider is let go: every step costs a pass over all queries.
+    factor = widgets.FloatSlider(value=0, min=0, max=4, step=0.25, description="scale", continuous_update=False)
+    output = widgets.Output()
+
+    def show(_=None):
+        rows = queries[queries["fact"] == fact.value]
+        table = scaled_in_all_languages(model, rows, neurons, [1.0, factor.value])
+        shown = pd.DataFrame({"before": table.iloc[0], "after": table.loc[factor.value]})
+        figure = scaled_bars(shown, f"{fact.value} · neurons × {factor.value:g} · {model.name}")
+        with output:
+            output.clear_output(wait=True)
+            display(figure)
+        plt.close(figure)
+
+    fact.observe(show, "value")
+    factor.observe(show, "value")
+    show()
+    return widgets.VBox([widgets.HBox([fact, factor]), output])
