@@ -63,6 +63,7 @@ MASKED = {
     "deberta-v2": _encoder
     | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False},
     "mpnet": _encoder | {"max_position_embeddings": 70},
+    "eurobert": _gqa | {"mask_token_id": 4},
     "modernbert": _rope | {"local_attention": 4, "global_attn_every_n_layers": 2},
 }
 
