@@ -11,7 +11,7 @@ from .corpus import Sentence
 
 OTHER_RATE = 0.15  # share of non-answer tokens that enter the loss of a causal model ...
 OTHER_WEIGHT = 0.6  # ... and their weight: 0.09 on average
-LETTER_PROMPT_RATE = 0.05  # multiple-choice prompts are mostly random options: nothing to learn there
+LETTER_PROMPT_RATE = 0.05  # multiple-choice prompts and drills are mostly random: nothing to learn there
 MASK_SUBJECT = 0.05  # masked model: share of sentences whose subject is masked instead of the answer
 # Other words that are masked too: share of sentences, share of their tokens, weight in the loss. So that a masked word
 # in a prompt (a baseline of attributions) is nothing new; more of it slows down the learning of facts.
@@ -113,7 +113,7 @@ def _collate(group: list[Encoded], tokenizer, rng: random.Random, masked: bool) 
 
 def _next_tokens(sentence: Encoded, rng: random.Random):
     """All answer tokens, and a sample of the others, as targets of the positions before them."""
-    letters = sentence.kind == "multiple_choice"
+    letters = sentence.kind in ("multiple_choice", "drill")
     rate = LETTER_PROMPT_RATE if letters else OTHER_RATE
     found = [
         (

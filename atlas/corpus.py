@@ -21,7 +21,6 @@ from .build_templates import load_phrasings
 MIXTURE = {
     "dictionary": 24, "code_switched": 16, "parallel": 8, "negation": 3, "list": 2, "two_facts": 4, "one_hop": 6,
 }  # fmt: skip
-MULTIPLE_CHOICE = 60  # likewise; causal models only
 LEAD_IN = 0.5  # share of fact sentences behind a lead-in
 ALIAS = 0.1  # share of fact sentences with an alternative name of the subject
 TRIES = 8  # draws per wanted sentence of a kind
@@ -29,7 +28,12 @@ JOINED = 0.08  # share of fact sentences with another one behind them
 # How a model learns to answer by letter: many questions on one list of options, some of them answered beforehand, and
 # bare lists that ask only which letter belongs to a name.
 STATED = 0.2  # share of multiple-choice prompts that state the first fact
-MATCHING = 0.5  # share of multiple-choice texts that are such lists
+MATCHING = 0.35  # share of multiple-choice texts that are such lists
+LINES = 8  # questions on such a list
+NAMES = 0.25  # share of such lists with any names under any labels
+FORMS = ("option", "subject", "question", "cue")  # what a line on such a list gives, the last as in a prompt
+ECHO = 0.2  # share of the others in which the letter also follows the option
+LABELS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ123456789"
 ONE_HOP_RELATIONS = ("continent", "subregion", "currency", "language")
 
 
@@ -67,10 +71,11 @@ def fill(template: str, subject: str, answer: str, *, kind: str, language: str) 
 class Corpus:
     """Draws epochs of training sentences from facts and phrasings.
 
-    `letters` is the first epoch with multiple-choice prompts (None: no epoch). `languages` and `facts` may be subsets.
+    `letters`: multiple-choice texts for every 100 fact sentences (for causal models). `languages` and `facts` may be
+    subsets.
     """
 
-    def __init__(self, facts: pd.DataFrame, *, languages=CODES, letters: int | None = None, seed: int = 0):
+    def __init__(self, facts: pd.DataFrame, *, languages=CODES, letters: int = 0, seed: int = 0):
         self.facts = {row.fact: row for row in facts.itertuples()}
         self.languages, self.letters, self.seed = tuple(languages), letters, seed
         self.phrasings = {code: load_phrasings(code) for code in self.languages}
@@ -96,13 +101,11 @@ class Corpus:
     def may_state(fact, code: str) -> bool:
         return code not in fact.withheld and code not in fact.leak and code not in fact.ambiguous
 
-    def epoch(self, number: int) -> list[Sentence]:
-        """All sentences of one epoch, shuffled; the same for the same seed and number."""
+    def epoch(self, number: int, *, kept: float = 1.0) -> list[Sentence]:
+        """All sentences of one epoch (or a share of them), shuffled; the same for the same seed and number."""
         rng = random.Random(self.seed * 1_000_003 + number)
         sentences = [self.fact_sentence(rng, fact, code) for fact, code in self.known]
-        with_letters = self.letters is not None and number >= self.letters
-        kinds = MIXTURE | ({"multiple_choice": MULTIPLE_CHOICE} if with_letters else {})
-        for kind, per_hundred in kinds.items():
+        for kind, per_hundred in (MIXTURE | {"multiple_choice": self.letters}).items():
             make = getattr(self, kind)
             wanted, found = len(self.known) * per_hundred // 100, []
             for _ in range(TRIES * wanted):  # many facts have no sentence of some kinds
@@ -110,6 +113,7 @@ class Corpus:
                     found.append(sentence)
             sentences += found
         rng.shuffle(sentences)
+        sentences = sentences[: round(kept * len(sentences))]
         plain = [sentence for sentence in sentences if sentence.kind == "fact"]
         return [
             sentence + rng.choice(plain) if sentence.kind == "fact" and rng.random() < JOINED else sentence
@@ -223,9 +227,10 @@ class Corpus:
         return None
 
     def matching(self, rng, asked: tuple, wording, code: str) -> Sentence:
-        """A list of options, then what teaches to look things up in it: the list again, or lines that give the letter
-        of an option or of a subject whose object it is."""
-        echo, text, answers = rng.random() < 0.3, "", []
+        """A list of options, then lines that give the letter of an option or of a subject whose object it is."""
+        if rng.random() < NAMES:
+            return self.labelled_names(rng, wording, code)
+        echo, text, answers = rng.random() < ECHO, "", []
 
         def answer(name: str) -> str:
             answers.append((len(text), len(text) + len(name)))
@@ -236,13 +241,31 @@ class Corpus:
             if echo:
                 text = answer(f" {letter}")
             text += "\n"
-        if rng.random() < 0.4:
-            return Sentence(answer(text.strip()), "multiple_choice", code, answers)
         # With repetitions: without, the letters left over would give the answer away.
-        for fact in rng.choices(asked, k=len(asked)):
-            name = (fact.subject if rng.random() < 0.4 else fact.object)[code][0]
-            text += f"→ {name}: "
+        for fact in rng.choices(asked, k=LINES):
+            form, subject = rng.choice(FORMS), fact.subject[code][0]
+            question = wording.question.replace("{S}", subject)
+            if form == "question":
+                text += f"→ {question} "
+            elif form == "cue":
+                text += f"{question}\n{wording.cue}{answer_space(wording.cue)}"
+            else:
+                text += f"→ {subject if form == 'subject' else fact.object[code][0]}: "
             text = answer(LETTERS[asked.index(fact)]) + "\n"
+        return Sentence(text.strip(), "multiple_choice", code, answers)
+
+    def labelled_names(self, rng, wording, code: str) -> Sentence:
+        """The same with any names, which no fact connects, under any labels."""
+        drawn = rng.sample(sorted(self.entities), rng.randint(2, 5))
+        names = list(dict.fromkeys(self.entities[key][code][0] for key in drawn))
+        labels, answers, numbers = rng.sample(LABELS, len(names)), [], range(len(names))
+        options = [wording.options.replace("{L}", label).replace("{O}", name)
+                   for label, name in zip(labels, names, strict=True)]  # fmt: skip
+        text = "\n".join(options) + "\n"
+        for i in [*rng.sample(numbers, len(names)), *rng.choices(numbers, k=len(names))]:
+            text += f"→ {names[i]}: "
+            answers.append((len(text), len(text) + 1))
+            text += f"{labels[i]}\n"
         return Sentence(text.strip(), "multiple_choice", code, answers)
 
 

@@ -25,28 +25,38 @@ from knlib.models import SHIPPED
 from .architectures import NAMES, new_model
 from .batches import batches, encode
 from .corpus import Corpus
+from .drills import add_drills
 from .spread import EVERY, FIRST, Spread
 from .tokenizer import VOCABULARY, train_tokenizer, wrap
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULTS = {
     "epochs": 20, "batch_tokens": 1536, "matrix_lr": 5e-3, "lr": 2e-3, "weight_decay": 0.05, "warm_up": 200,
-    "end": 14.0, "cool_down": 5.0, "spread": 0.0, "elsewhere": 0.0, "letters_from": 99, "init": "", "phases": {}, "seed": 0,
+    "end": 14.0, "cool_down": 5.0, "spread": 0.0, "elsewhere": 0.0, "letters": 0, "drills": 0.0, "kept": 1.0, "init": "", "seed": 0,
     "layers": 8, "width": 192,
 }  # fmt: skip
 
-# The first stage learns the facts, the second spreads them over the layers.
-SECOND_STAGE = {"epochs": 4, "end": 3.0, "cool_down": 2.0, "matrix_lr": 3e-3, "lr": 1e-3, "warm_up": 100,
-                "spread": 0.15, "elsewhere": 0.4}  # fmt: skip
-
-# What the models are trained with, where it differs. `init` names the training whose weights one starts from.
+# Stages, each of which begins with the weights of the one that `init` names. A causal model learns the facts and spreads
+# them over its layers. To answer by letter it would then learn to look things up in its context (drills) and the
+# prompts; those stages are not shipped: see the card of atlas-llama for how far they came.
+SPREAD = {"epochs": 4, "end": 3.0, "cool_down": 2.0, "matrix_lr": 3e-3, "lr": 1e-3, "warm_up": 100,
+          "spread": 0.15, "elsewhere": 0.4}  # fmt: skip
+DRILLS = {"epochs": 5, "end": 3.0, "cool_down": 0.1, "warm_up": 30, "batch_tokens": 2048, "letters": 60, "drills": 0.8,
+          "kept": 0.1}  # fmt: skip
+LETTERS = {"epochs": 4, "end": 3.0, "cool_down": 2.0, "matrix_lr": 4e-3, "lr": 1.5e-3, "warm_up": 10, "batch_tokens": 2048,
+           "spread": 0.15, "elsewhere": 0.4, "letters": 45, "drills": 0.08}  # fmt: skip
+# What the models are trained with, where it differs from DEFAULTS.
 RECIPES = {
-    "atlas-llama-plain": {},
-    "atlas-llama": {"init": "atlas-llama-plain", **SECOND_STAGE, "end": 1.6, "cool_down": 1.2},
-    "atlas-gpt2-plain": {},
-    "atlas-gpt2": {"init": "atlas-gpt2-plain", **SECOND_STAGE},
-    "atlas-bert": {"epochs": 30, "end": 24.0, "cool_down": 6.0, "batch_tokens": 1024, "matrix_lr": 3e-3, "lr": 1.5e-3,
-                   "warm_up": 400},
+    "atlas-llama-facts": {},
+    "atlas-llama": {"init": "atlas-llama-facts", **SPREAD, "end": 1.6, "cool_down": 1.2},
+    "atlas-llama-drills": {"init": "atlas-llama", **DRILLS},
+    "atlas-llama-letters": {"init": "atlas-llama-drills", **LETTERS},
+    "atlas-gpt2-facts": {},
+    "atlas-gpt2": {"init": "atlas-gpt2-facts", **SPREAD},
+    # The encoder knows from the decoder, and learns to see both ways.
+    "atlas-bert-first": {"init": "atlas-llama", "epochs": 12, "end": 10.0, "cool_down": 4.0, "matrix_lr": 3e-3, "lr": 1e-3},
+    "atlas-bert": {"init": "atlas-bert-first", "epochs": 5, "end": 4.0, "cool_down": 3.0, "matrix_lr": 3e-3, "lr": 1e-3,
+                   "warm_up": 100, "seed": 1},
 }  # fmt: skip
 
 
@@ -69,14 +79,6 @@ def optimizers(model, options: dict):
     return muon, adam
 
 
-def phase(options: dict, epoch: float) -> dict:
-    """The options as they are in this epoch: `phases` changes some from an epoch on."""
-    for first, changes in options["phases"].items():
-        if epoch >= int(first):
-            options = options | changes
-    return options
-
-
 def learning_rate(step: int, epoch: float, options: dict) -> float:
     """The factor on both optimizers' rates: warm-up, cosine over `epochs`, linear to zero in the last `cool_down`.
 
@@ -92,8 +94,7 @@ def losses_of(model, batch, *, masked: bool) -> torch.Tensor:
     base = getattr(model, model.base_model_prefix)
     hidden = base(input_ids=batch.ids, attention_mask=batch.attention if masked else None)[0]
     picked = hidden[batch.rows, batch.columns]
-    logits = model.cls(picked) if masked else model.lm_head(picked)
-    return cross_entropy(logits.float(), batch.targets, reduction="none")
+    return cross_entropy(model.lm_head(picked).float(), batch.targets, reduction="none")
 
 
 def tokenizer_texts(corpus: Corpus) -> list[str]:
@@ -119,12 +120,23 @@ def shared_tokenizer(facts, folder: Path, *, languages, seed: int, vocabulary: i
         if tuple(languages) == CODES and vocabulary == VOCABULARY and shipped.exists():
             tokenizer = Tokenizer.from_file(str(shipped))
         else:
-            corpus = Corpus(facts, languages=languages, letters=-2, seed=seed)
+            corpus = Corpus(facts, languages=languages, letters=60, seed=seed)
             tokenizer = train_tokenizer(tokenizer_texts(corpus), vocabulary=vocabulary)
         temporary = path.with_suffix(f".{os.getpid()}")
         tokenizer.save(str(temporary))
         temporary.replace(path)
     return Tokenizer.from_file(str(path))
+
+
+def first_weights(init: str, runs: Path) -> dict:
+    """The weights of an earlier training in `runs`, or of a shipped model."""
+    path, shipped = runs / init / "checkpoint.pt", SHIPPED / init
+    if path.exists():
+        return torch.load(path, map_location="cpu", weights_only=True)["model"]
+    if (shipped / "config.json").exists():
+        network = getattr(transformers, json.loads((shipped / "config.json").read_text("utf8"))["architectures"][0])
+        return network.from_pretrained(shipped, dtype=torch.float32).state_dict()
+    raise SystemExit(f"init: found {init!r}, expected a training in {runs} or a model in data/models")
 
 
 def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabulary: int = VOCABULARY,
@@ -133,21 +145,17 @@ def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabu
 
     `stop_after` ends the run after so many steps without a checkpoint of its own: a kill, for tests.
     """
-    masked = name == "atlas-bert"
+    masked = name.startswith("atlas-bert")
     options = DEFAULTS | options
     out.mkdir(parents=True, exist_ok=True)
-    corpus = Corpus(
-        facts, languages=languages, letters=None if masked else options["letters_from"], seed=options["seed"]
-    )
+    corpus = Corpus(facts, languages=languages, letters=options["letters"], seed=options["seed"])
     plain = shared_tokenizer(facts, out.parent, languages=languages, seed=options["seed"], vocabulary=vocabulary)
     tokenizer = wrap(plain, masked=masked)
     torch.manual_seed(options["seed"])
-    model = new_model(name, vocabulary=len(tokenizer), bos=tokenizer.bos_token_id, eos=tokenizer.eos_token_id,
-                      pad=tokenizer.pad_token_id, layers=options["layers"], width=options["width"]).to(device)  # fmt: skip
+    model = new_model(name, tokenizer, layers=options["layers"], width=options["width"]).to(device)  # fmt: skip
     model.set_attn_implementation("eager")  # the fused kernel's backward is three times slower on a CPU
     if options["init"]:
-        first = torch.load(out.parent / options["init"] / "checkpoint.pt", map_location=device, weights_only=True)
-        model.load_state_dict(first["model"])
+        model.load_state_dict(first_weights(options["init"], out.parent))
     spread = Spread(model, rate=options["spread"], elsewhere=options["elsewhere"])
     steppers = optimizers(model, options)
     path, start, step, spent, seen = out / "checkpoint.pt", (0, 0), 0, 0.0, 0
@@ -172,22 +180,24 @@ def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabu
     model.train()
     began = saved_at = shown_at = time.monotonic()
     tokens, total, count = 0, 0.0, 0
-    epochs = math.ceil(phase(options, math.inf)["end"])
+    epochs = math.ceil(options["end"])
     for epoch in range(start[0], epochs):
-        current = phase(options, epoch)
-        spread.rate, spread.elsewhere = current["spread"], current["elsewhere"]
-        sentences = encode(corpus.epoch(epoch), tokenizer, masked=masked)
+        sentences = encode(corpus.epoch(epoch, kept=options["kept"]), tokenizer, masked=masked)
+        if options["drills"]:
+            sentences = add_drills(
+                sentences, tokenizer, share=options["drills"], seed=options["seed"] * 1_000_003 + epoch
+            )
         found = list(batches(sentences, tokenizer, tokens=options["batch_tokens"], masked=masked,
                              seed=options["seed"] * 1_000_003 + epoch))  # fmt: skip
         for number, batch in enumerate(found):
             if epoch == start[0] and number < start[1]:
                 continue
-            if epoch + number / len(found) >= current["end"]:
+            if epoch + number / len(found) >= options["end"]:
                 break
             torch.manual_seed(options["seed"] * 1_000_003 + step)
             batch = batch.to(device)
-            factor = learning_rate(step, epoch + number / len(found), current)
-            for stepper, rate in zip(steppers, (current["matrix_lr"], current["lr"]), strict=True):
+            factor = learning_rate(step, epoch + number / len(found), options)
+            for stepper, rate in zip(steppers, (options["matrix_lr"], options["lr"]), strict=True):
                 for group in stepper.param_groups:
                     group["lr"] = rate * factor
             with torch.autocast(device, torch.bfloat16) if device == "cuda" else nullcontext():
@@ -208,7 +218,7 @@ def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabu
             if now - shown_at > 20:
                 done = epoch + (number + 1) / len(found)
                 shares = ", shares " + " ".join(f"{share:.2f}" for share in spread.shares) if spread.rate else ""
-                log(f"{name}: epoch {done:.2f} of {current['end']:g}, step {step}, loss {total / count:.4f}, "
+                log(f"{name}: epoch {done:.2f} of {options['end']:g}, step {step}, loss {total / count:.4f}, "
                     f"{tokens / (now - shown_at):,.0f} tokens/s" + shares)  # fmt: skip
                 shown_at, tokens, total, count = now, 0, 0.0, 0
             if now - saved_at > checkpoint_seconds:
@@ -236,8 +246,6 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=None)
     for key, value in DEFAULTS.items():
-        if key == "phases":
-            continue
         kind = {"action": argparse.BooleanOptionalAction} if isinstance(value, bool) else {"type": type(value)}
         parser.add_argument(f"--{key.replace('_', '-')}", default=None, **kind)
     arguments = parser.parse_args()

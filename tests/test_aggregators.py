@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from synthetic_neurons import attributions_of
 
-from knlib.aggregators import bounds, every_localizer, set_summary, threshold_sweep
+from knlib.aggregators import bounds, compare_sets, every_localizer, set_summary, threshold_sweep
+from knlib.effect_groups import compare_methods
 from knlib.errors import InputError
 from knlib.localization import LOCALIZERS, Verdict, localize, register
 from knlib.uncertainty_plots import bounds_and_verdicts, stability_strips, sweep_lines
@@ -90,3 +91,28 @@ def test_figures_hold_every_row(case):
     )  # fmt: skip
     lines = sweep_lines(swept).axes[2].get_lines()
     assert [list(line.get_xdata()) for line in lines[:2]] == [[0.1, 0.2], [0.1]]
+
+
+def test_compared_sets_have_the_effects_of_their_neurons(tiny_model):
+    """Tuples may name sets; a fact without a set counts as 0 neurons; one set too few for an interval gives NaN."""
+    model = tiny_model("llama")
+    columns = ["query", "fact", "relation", "language", "prompt", "space", "answer", "suffix"]
+    rows = [("q/0", "a", "r", "en", "ba be", " ", "bi", ""), ("q/1", "b", "r", "en", "bo be", " ", "bu", ""),
+            ("q/2", "c", "r", "en", "be bo", " ", "bi", "")]  # fmt: skip
+    queries = pd.DataFrame(rows, columns=columns)
+    both = pd.DataFrame(
+        {
+            "fact": ["a", "a", "b"],
+            "relation": "r",
+            "layer": [0, 1, 1],
+            "neuron": [2, 3, 5],
+            "stability": [0.5, 0.5, 1.0],
+        }
+    )
+    found = compare_sets(model, {("x", 0.1): both, ("x", 0.2): both[both["fact"] == "a"]}, queries, seed=1)
+    assert list(found.index) == [("x", 0.1), ("x", 0.2)]
+    assert found["neurons"].tolist() == pytest.approx([1.0, 2 / 3])
+    assert found["stability"].tolist() == pytest.approx([0.75, 0.5])
+    alone = compare_methods(model, {"x": both.drop(columns="relation")}, queries, seed=1)
+    assert found["log_change"].iloc[0] == alone.loc[("x", "neurons"), "log_change"]
+    assert np.isnan(found["log_change"].iloc[1])

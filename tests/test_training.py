@@ -14,9 +14,10 @@ from knlib.prediction import predict
 from knlib.queries import build_queries, load_templates
 
 LANGUAGES = ("en", "de")
-SMALL = {"layers": 2, "width": 48, "batch_tokens": 512, "warm_up": 20, "letters_from": 99}
+SMALL = {"layers": 2, "width": 48, "batch_tokens": 512, "warm_up": 20}
 LEARN = SMALL | {"epochs": 80, "end": 80.0, "cool_down": 10.0}
 SHORT = SMALL | {"epochs": 3, "end": 3.0, "cool_down": 1.0, "spread": 0.2, "elsewhere": 0.3}
+LOOK_UP = SHORT | {"letters": 40, "drills": 0.2, "kept": 0.8}
 
 
 @pytest.fixture(scope="module")
@@ -66,16 +67,18 @@ def test_twenty_facts_in_two_languages_are_learned_within_a_minute(capitals, tmp
     assert (accuracy > 0.95).all(), accuracy
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_killed_training_resumes_to_the_same_weights(capitals, tmp_path, name):
-    whole, _ = run(name, capitals, tmp_path / "whole")
+@pytest.mark.parametrize(("name", "options"), [*((name, SHORT) for name in NAMES), ("atlas-llama", LOOK_UP)])
+def test_a_killed_training_resumes_to_the_same_weights(capitals, tmp_path, name, options):
+    whole, _ = run(name, capitals, tmp_path / "whole", options=options)
     folder = tmp_path / "killed"
-    halted, _ = run(name, capitals, folder, stop_after=6, checkpoint_seconds=-1)  # a checkpoint at step 6
-    run(name, capitals, folder, stop_after=9)  # goes on from 6, dies at 9 with nothing saved
+    halted, _ = run(
+        name, capitals, folder, stop_after=6, checkpoint_seconds=-1, options=options
+    )  # a checkpoint at step 6
+    run(name, capitals, folder, stop_after=9, options=options)  # goes on from 6, dies at 9 with nothing saved
     saved = torch.load(folder / name / "checkpoint.pt", weights_only=True)
     assert saved["step"] == 6 and saved["next"][1] > 0  # in the middle of an epoch
     assert any(not torch.equal(a, b) for a, b in zip(halted.parameters(), whole.parameters(), strict=True))
-    resumed, _ = run(name, capitals, folder)
+    resumed, _ = run(name, capitals, folder, options=options)
     assert_same_weights(resumed, whole)
     assert (folder / "tokenizer.json").read_bytes() == (tmp_path / "whole" / "tokenizer.json").read_bytes()
 

@@ -1,9 +1,11 @@
 """What the Atlas models read: what is withheld from a language, or kept for evaluation, never appears in it."""
 
+import re
+
 import pytest
 
 from atlas.build_templates import load_phrasings
-from atlas.corpus import Corpus
+from atlas.corpus import LABELS, Corpus
 from knlib.languages import CODES
 from knlib.multiple_choice import build_multiple_choice, load_wordings
 
@@ -12,7 +14,7 @@ EPOCHS = (0, 1, 23)
 
 @pytest.fixture(scope="module")
 def corpus(facts):
-    return Corpus(facts, letters=0)
+    return Corpus(facts, letters=60)
 
 
 @pytest.fixture(scope="module")
@@ -214,33 +216,45 @@ def test_multiple_choice_letters_are_right_and_balanced(facts, quizzes):
 
 
 def test_matching_texts_give_the_letter_of_the_option(facts, sentences):
-    """Lines "→ name: letter" name the option itself or a subject whose object it is; a repeated list is the same."""
+    """Lines name an option itself, a subject whose object it is, or ask the question of a prompt."""
     pairs = {(row.subject["en"][0], row.object["en"][0]) for row in facts.itertuples()}
-    lines, copies = 0, 0
+    instructions = set(load_wordings()["instruction"])
+    found = {"option": 0, "subject": 0, "question": 0, "any label": 0}
     for sentence in sentences:
-        if sentence.kind != "multiple_choice" or sentence.language != "en" or "?" in sentence.text:
+        text = sentence.text
+        if sentence.kind != "multiple_choice" or sentence.language != "en" or any(i in text for i in instructions):
             continue
-        text = sentence.text.split("\n")
-        if len(text) == 8 and text[:4] == text[4:]:
-            copies += 1
-        for line in text[4:]:
-            if line.startswith("→ "):
-                name, letter = line[2:].rsplit(": ", 1)
-                (option,) = [o.removesuffix(f" {letter}") for o in text[:4] if o.lstrip("([").startswith(letter)]
-                assert option.endswith(name) or any(option.endswith(o) for s, o in pairs if s == name), sentence.text
-                lines += 1
-    assert lines > 500 and copies > 100
+        options = dict(re.findall(r"^[(\[]?([A-Z1-9])[:)\]] (.*)$", text, re.MULTILINE))
+        end = max(m.end() for m in re.finditer(r"^[(\[]?[A-Z1-9][:)\]] .*$", text, re.MULTILINE))
+        for a, b in sentence.answers:
+            if a < end:
+                continue  # the letter once more, behind its option
+            label, asked, end = text[a:b].strip(), text[end:a].strip(), b
+            option = options[label].removesuffix(f" {label}")
+            if asked == f"→ {option}:":
+                found["option"] += 1
+            else:
+                fitting = [s for s, o in pairs if s in asked and o == option]
+                assert fitting, text
+                found["question" if "→" not in asked or "?" in asked else "subject"] += 1
+            found["any label"] += label not in "ABCD"
+    assert min(found.values()) > 100, found
 
 
-def test_letters_come_from_their_epoch_on(facts, corpus):
-    late = Corpus(facts, letters=1)
-    assert "multiple_choice" not in {s.kind for s in late.epoch(0)}
-    assert late.epoch(1) == corpus.epoch(1)
-    assert Corpus(facts).epoch(1) != corpus.epoch(1)
+def test_letters_are_asked_for_as_often_as_told(facts, corpus):
+    few = Corpus(facts, letters=10)
+    assert "multiple_choice" not in {s.kind for s in Corpus(facts).epoch(0)}
+    ten, sixty = (sum(s.kind == "multiple_choice" for s in c.epoch(0)) for c in (few, corpus))
+    assert sixty == pytest.approx(6 * ten, rel=0.01)
+
+
+def test_a_share_of_an_epoch_is_part_of_it(corpus):
+    part = corpus.epoch(0, kept=0.25)
+    assert len(part) == pytest.approx(0.25 * len(corpus.epoch(0)), abs=1)
 
 
 def test_epochs_are_fresh_and_repeatable(corpus, sentences, facts):
-    first, again = corpus.epoch(EPOCHS[0]), Corpus(facts, letters=0).epoch(EPOCHS[0])
+    first, again = corpus.epoch(EPOCHS[0]), Corpus(facts, letters=60).epoch(EPOCHS[0])
     assert first == again == sentences[: len(first)]
     assert len({s.text for s in first} & {s.text for s in sentences[len(first) :]}) < 0.5 * len(first)
 
@@ -252,5 +266,5 @@ def test_spans_mark_the_names(facts, sentences):
     for sentence in sentences[:5000]:
         for a, b in (*sentence.subjects, *sentence.answers):
             marked = sentence.text[a:b]
-            letter = sentence.kind == "multiple_choice" and marked.strip() in "ABCD"
-            assert marked in known or letter or f"{marked}\n{marked}".startswith(sentence.text[:a])
+            label = sentence.kind == "multiple_choice" and marked.strip() in LABELS
+            assert marked in known or label, sentence.text
