@@ -39,7 +39,8 @@ lab: install  ## JupyterLab on the notebooks
 
 models: install  ## train the three Atlas models again (hours on a CPU, resumable), then measure and ship them
 	$(BIN)/python -m atlas.build_templates
-	for name in atlas-llama-facts atlas-llama atlas-gpt2-facts atlas-gpt2 atlas-bert-first atlas-bert; do \
+	for name in atlas-llama-facts atlas-llama atlas-gpt2-facts atlas-gpt2 \
+	  atlas-bert-first atlas-bert-second atlas-bert; do \
 	  $(BIN)/python -m atlas.train $$name || exit 1; done
 	for name in atlas-llama atlas-gpt2 atlas-bert; do $(BIN)/python -m atlas.ship $$name || exit 1; done
 

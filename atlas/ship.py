@@ -56,10 +56,12 @@ def export(name: str, run: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     training = json.loads((run / "training.json").read_text("utf8"))
     if training["init"]:
-        before = run.parent / training["init"]
-        before = before if before.exists() else SHIPPED / training["init"]
-        earlier = json.loads((before / "training.json").read_text("utf8"))
-        training["stages"] = [*earlier.pop("stages", []), earlier]
+        training["stages"] = []
+        for name in training["init"].split("+"):
+            before = run.parent / name
+            before = before if before.exists() else SHIPPED / name
+            earlier = json.loads((before / "training.json").read_text("utf8"))
+            training["stages"] += [*earlier.pop("stages", []), earlier]
     (folder / "training.json").write_text(json.dumps(training, indent=1) + "\n", "utf8")
 
 

@@ -121,5 +121,6 @@ def compare_sets(
     if effects.empty:
         found[columns] = float("nan")
     else:
-        found = found.join(effects.xs("neurons", level="condition")[columns])
-    return found.set_axis(list(tables))
+        found = found.join(effects.xs("neurons", level="condition")[columns].astype(float))
+    names = list(tables)
+    return found.set_axis(pd.MultiIndex.from_tuples(names) if isinstance(names[0], tuple) else names)

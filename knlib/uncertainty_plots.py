@@ -56,8 +56,8 @@ def stability_strips(table: pd.DataFrame) -> Figure:
         ax.set_xticklabels([name.replace("_", "\n") for name in names])
     axes[0].set(title="Overlap with sets from resampled queries", ylabel="mean Jaccard per fact", ylim=(0, 1.03))
     axes[1].set(title="Neurons per fact (bar: mean)", ylabel="neurons")
-    axes[1].set_yscale("symlog", linthresh=10)
-    axes[1].set_ylim(bottom=-0.5)
+    axes[1].set_ylim(-0.5, 1.08 * max(1, table["neurons"].max()))
+    axes[1].yaxis.set_major_locator(plt.MaxNLocator(integer=True))
     sns.despine(figure)
     figure.tight_layout()
     return figure
