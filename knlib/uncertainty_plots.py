@@ -79,7 +79,8 @@ def sweep_lines(table: pd.DataFrame) -> Figure:
             if column == "log_change":
                 ax.fill_between(rows["t"], rows["log_low"], rows["log_high"], color=color, alpha=0.15, linewidth=0)
         ax.set(xlabel="threshold t", ylabel=label)
-    axes[0].set(yscale="log", title="How many")
+    axes[0].set(title="How many")
+    axes[0].set_ylim(bottom=0)
     axes[1].set(ylim=(0, 1.03), title="How stable")
     axes[2].set(title="What they do, suppressed")
     axes[2].axhline(0, color="black", linewidth=0.6)
