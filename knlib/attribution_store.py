@@ -1,7 +1,9 @@
 """Attributions on disk: Parquet parts written whole or not at all, a manifest, and refusal of what does not fit."""
 
+import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from .errors import InputError, Literal
 from .models import Model
 
 FORMAT = 1
+# Where `stored_attributions` keeps what it computes; not part of the repository.
+RUNS = Path(__file__).resolve().parents[1] / "runs" / "attributions"
 # What a reader of the manifest may differ in without meaning another result.
 _FREE = ("device",)
 
@@ -67,6 +71,27 @@ def attribute_to(
             _write(_part_path(folder, number), attribute(model, part, **options), top)
             bar.update(len(part))
     return folder
+
+
+def stored_attributions(
+    model: Model, queries: pd.DataFrame, *, folder: str | Path = RUNS, progress: bool = False, **options
+) -> Attributions:
+    """`attribute`, or what an earlier call with the same model, queries and options left in `folder`.
+
+    Each combination has a folder of its own in it, filled by `attribute_to` four facts at a time: a killed call goes on
+    where it stopped. Folders of other weights or options are left alone; delete them when they are of no more use.
+
+    Example
+    -------
+    >>> found = stored_attributions(model, queries, batch=64)
+    """
+    described = {k: v for k, v in describe(model, queries, options).items() if k not in _FREE}
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+    name = re.sub(r"[^\w.-]+", "-", Path(model.name).name)
+    own = attribute_to(
+        Path(folder) / f"{name}-{digest}", model, queries, facts_per_part=4, progress=progress, **options
+    )
+    return open_attributions(own, model=model, queries=queries)
 
 
 def open_attributions(folder: str | Path, *, model: Model | None = None, queries: pd.DataFrame | None = None):

@@ -5,6 +5,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import display
 
+from .cross_lingual import shared_facts, shared_neurons
+from .cross_lingual_plots import shared_pair
 from .effects import effects
 from .errors import InputError, Literal
 from .models import Model
@@ -116,3 +118,34 @@ def scale_explorer(model: Model, queries: pd.DataFrame, neurons: pd.DataFrame) -
     factor.observe(show, "value")
     show()
     return widgets.VBox([widgets.HBox([fact, factor]), output])
+
+
+def pair_explorer(neurons: pd.DataFrame, facts: pd.DataFrame, languages: list[str], layers: int) -> widgets.VBox:
+    """Two menus of languages over the neurons that both have for a fact, by layer and by fact, and a table of these facts.
+
+    `neurons`: of `knlib.localization.localize`; `facts`: those located, rows of the benchmark's table.
+
+    Example
+    -------
+    >>> pair_explorer(table, chosen, ["en", "de", "ja"], model.n_layers)  # doctest: +SKIP
+    """
+    codes = by_script(languages)
+    menus = [
+        widgets.Dropdown(options=codes, value=codes[i], description=name) for i, name in ((0, "one"), (-1, "other"))
+    ]
+    output = widgets.Output()
+
+    def show(_=None):
+        a, b = (menu.value for menu in menus)
+        shared = shared_neurons(neurons, a, b)
+        figure = shared_pair(shared, list(facts["fact"]), layers, f"{a} and {b}: shared neurons")
+        with output:
+            output.clear_output(wait=True)
+            display(figure)
+            display(shared_facts(shared, facts, a, b))
+        plt.close(figure)
+
+    for menu in menus:
+        menu.observe(show, "value")
+    show()
+    return widgets.VBox([widgets.HBox(menus), output])

@@ -97,6 +97,17 @@ def parse_languages(
     return codes
 
 
+def script_of(language: str) -> str:
+    """The script of a language; the code itself where it is not listed here, or where the language is written in two.
+
+    Example
+    -------
+    >>> script_of("tr"), script_of("uk")
+    ('Latin', 'Cyrillic')
+    """
+    return _SCRIPT_OF.get(language, language)
+
+
 def in_script(text: str, language: str) -> bool:
     """Whether more letters of `text` belong to the script of `language` than do not.
 

@@ -5,6 +5,7 @@ No other file of knlib knows one architecture from another.
 
 import hashlib
 import re
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -87,6 +88,51 @@ class Model:
         return n_inputs(self.down_projections[0])
 
     @cached_property
+    def up_projections(self) -> list[list[nn.Module]]:
+        """Of each layer, the modules whose outputs make its neurons: one, or a gate beside it, or both in one."""
+        pairs = zip(self.layers, self.down_projections, strict=True)
+        return [find_up_projections(layer, down) for layer, down in pairs]
+
+    def column(self, layer: int, neuron: int) -> torch.Tensor:
+        """What a neuron adds to the stream per unit of it, [width]: a view of the down-projection's weight."""
+        projection = self.down_projections[layer]
+        return by_input(projection, projection.weight.detach())[neuron]
+
+    def unembedding(self, token: int) -> torch.Tensor:
+        """A token's row of the output embedding, [width]: the direction of the stream that raises its logit."""
+        return self.network.get_output_embeddings().weight.detach()[token]
+
+    def neuron_entries(self, neurons: Iterable[tuple[int, int]]) -> dict[str, torch.Tensor]:
+        """Which entries of the parameters belong to (layer, neuron) pairs: parameter name -> mask of its shape.
+
+        A neuron's are its row of every up-projection (gate and up) with the biases, and its down-projection column.
+
+        Example
+        -------
+        >>> {name: int(mask.sum()) for name, mask in load_model("atlas-gpt2").neuron_entries([(3, 5)]).items()}
+        {'transformer.h.3.mlp.c_proj.weight': 192, 'transformer.h.3.mlp.c_fc.weight': 192, 'transformer.h.3.mlp.c_fc.bias': 1}
+        """
+        names, masks = {id(p): name for name, p in self.network.named_parameters()}, {}
+
+        def mask_of(parameter):
+            return masks.setdefault(names[id(parameter)], torch.zeros_like(parameter, dtype=torch.bool))
+
+        by_layer: dict[int, list[int]] = {}
+        for layer, neuron in neurons:
+            by_layer.setdefault(layer, []).append(neuron)
+        for layer, own in by_layer.items():
+            down = self.down_projections[layer]
+            by_input(down, mask_of(down.weight))[own] = True
+            for up in self.up_projections[layer]:
+                mask = by_input(up, mask_of(up.weight))
+                # A gate and a value in one matrix: a neuron's rows are n_neurons apart.
+                rows = [row for neuron in own for row in range(neuron, mask.shape[1], self.n_neurons)]
+                mask[:, rows] = True
+                if up.bias is not None:
+                    mask_of(up.bias)[rows] = True
+        return masks
+
+    @cached_property
     def context(self) -> int:
         """The most tokens that fit in a row. XLM-R and its kin number positions from the padding token's id + 1."""
         limit = getattr(self.network.config.get_text_config(), "max_position_embeddings", None) or 10**9
@@ -165,6 +211,26 @@ class Model:
 def n_inputs(projection: nn.Module) -> int:
     """Width of a projection's input, by the type of the module, never by the shape of its weight."""
     return projection.weight.shape[0] if isinstance(projection, Conv1D) else projection.weight.shape[1]
+
+
+def by_input(projection: nn.Module, values: torch.Tensor) -> torch.Tensor:
+    """Values shaped like a projection's weight as [inputs, outputs], a view; by the type of the module, too."""
+    return values if isinstance(projection, Conv1D) else values.T
+
+
+def find_up_projections(layer: nn.Module, down: nn.Module) -> list[nn.Module]:
+    """The matrices of a layer outside attention that have one output per neuron, or a gate and a value one after the other."""
+    n = n_inputs(down)
+    found = {
+        module: by_input(module, module.weight).shape[1] for path, module in layer.named_modules()
+        if module is not down and not IN_ATTENTION.search(path) and getattr(module, "weight", None) is not None
+        and module.weight.ndim == 2
+    }  # fmt: skip
+    widths = list(found.values())
+    if widths not in ([n], [n, n], [2 * n]):
+        raise InputError(f"layer {type(layer).__name__}", found=Literal(f"FFN matrices with {widths} outputs"),
+                         expected=f"one or two with {n}, or one with {2 * n}, before the down-projection")  # fmt: skip
+    return list(found)
 
 
 def find_blocks(network: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:

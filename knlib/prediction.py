@@ -104,34 +104,40 @@ def score_answers(
     array([-0.])
     """
     table = list(zip(prompts, spaces, answers, suffixes, strict=True))
-    return _score(model, [(p, answer_tokens(model, p, s, a), s, x) for p, s, a, x in table])
+    rows = answer_rows(model, [(p, answer_tokens(model, p, s, a), s, x) for p, s, a, x in table])
+    ids, columns, targets, owners = rows
+    scores = np.zeros(len(table))
+
+    def use(i, found):
+        scores[owners[i]] += found[np.arange(len(targets[i])), list(targets[i])].sum()
+
+    AnswerRows(model).log_probabilities(ids, columns, use)
+    return scores
 
 
-def _score(model: Model, items: list[tuple]) -> np.ndarray:
-    """Scores of (prompt, answer tokens, space, suffix) items."""
-    helper, scores = AnswerRows(model), np.zeros(len(items))
+def answer_rows(model: Model, items: list[tuple]) -> tuple[list, list, list, list]:
+    """Token rows, columns asked for, target tokens and item numbers of (prompt, answer tokens, space, suffix) items.
+
+    A causal model's row holds all tokens of an answer, a masked model needs one row for each.
+    """
+    helper = AnswerRows(model)
     rows, columns, targets, owners = [], [], [], []
     for number, (prompt, tokens, space, suffix) in enumerate(items):
         if not tokens:
             raise InputError(f"query {number}, answer", found=Literal("no token"), expected="text")
         places = helper.positions(prompt, len(tokens))
-        if model.kind == "causal":  # one row holds all sites
+        if model.kind == "causal":
             rows.append(helper.row(prompt, tokens[:-1], 0, space, suffix))
             columns.append(list(places))
             targets.append(tokens)
             owners.append(number)
-        else:  # one row a site
+        else:
             for i, token in enumerate(tokens):
                 rows.append(helper.row(prompt, tokens[:i], len(tokens) - i, space, suffix))
                 columns.append([places[i]])
                 targets.append((token,))
                 owners.append(number)
-
-    def use(i, found):
-        scores[owners[i]] += found[np.arange(len(targets[i])), list(targets[i])].sum()
-
-    helper.log_probabilities(rows, columns, use)
-    return scores
+    return rows, columns, targets, owners
 
 
 def predict(
@@ -161,9 +167,9 @@ def predict(
 def _predict_chunk(model: Model, queries: pd.DataFrame, names: dict) -> pd.DataFrame:
     rows = list(queries.itertuples())
     searches = [_Search(model, row, names[row.relation, row.language]) for row in rows]
-    helper, waiting = AnswerRows(model), searches
+    helper, waiting, width = AnswerRows(model), searches, 1
     while waiting:
-        steps = [(search, *step) for search in waiting for step in search.next_steps()]
+        steps = [(search, *step) for search in waiting for step in search.next_steps(width)]
         ids = [helper.row(s.row.prompt, shown, masks, s.row.space, s.row.suffix) for s, shown, masks, _ in steps]
         places = [helper.positions(s.row.prompt, len(shown) + 1) for s, shown, _, _ in steps]
         columns = [list(place)[first:] for place, (_, _, _, first) in zip(places, steps, strict=True)]
@@ -174,7 +180,8 @@ def _predict_chunk(model: Model, queries: pd.DataFrame, names: dict) -> pd.DataF
                 search.learn(shown[:depth], masks + len(shown), log_probabilities)
 
         helper.log_probabilities(ids, columns, use)
-        waiting = [search for search in waiting if not search.done]
+        # Where the first few are not enough (a model that is sure of something else), hundreds may be needed.
+        waiting, width = [search for search in waiting if not search.done], 2 * width
     best = [search.best for search in searches]
     return pd.DataFrame({
         "query": [row.query for row in rows],
@@ -212,12 +219,17 @@ class _Search:
     def done(self) -> bool:
         return all(self.depths[j] == self.lengths[j] for j in (self.best, self.gold))
 
-    def next_steps(self) -> list[tuple]:
-        """Rows wanted now: `(tokens shown, masks, first depth asked for)`, for the best candidate and the gold one."""
+    def next_steps(self, width: int) -> list[tuple]:
+        """Rows wanted now: `(tokens shown, masks, first depth asked for)`, for the `width` best candidates and the gold."""
         if not self.depths.any():
-            return [((), masks, 0) for masks in ([1] if self.causal else sorted(set(self.lengths.tolist())))]
+            if self.causal:  # the right answer's row tells what may follow the prompt, too
+                return [(self.tokens[self.gold][:-1], 1, 0)]
+            return [((), masks, 0) for masks in sorted(set(self.lengths.tolist()))]
         steps = set()
-        for j in {self.best, self.gold}:
+        # Whoever may still win: with a bound above the best score that is complete.
+        least = self.scores[self.depths == self.lengths].max(initial=-np.inf)
+        order = np.argsort(-self.scores, kind="stable")[:width]
+        for j in {*order[self.scores[order] >= least].tolist(), self.gold}:
             depth, length = int(self.depths[j]), int(self.lengths[j])
             if depth < length:  # a causal row tells all depths of its candidate at once, a masked one the next
                 shown = self.tokens[j][: length - 1 if self.causal else depth]

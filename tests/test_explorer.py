@@ -12,7 +12,7 @@ from tiny_models import tiny_model
 import knlib.explorer
 from knlib.effects import effects
 from knlib.errors import InputError
-from knlib.explorer import scale_explorer, scaled_in_all_languages
+from knlib.explorer import pair_explorer, scale_explorer, scaled_in_all_languages
 
 QUERIES = pd.DataFrame([
     {"query": f"{fact}|{code}/{i}", "fact": fact, "relation": "r", "language": code, "template": str(i),
@@ -69,3 +69,23 @@ def test_menu_and_slider_redraw(monkeypatch):
     assert [bar.get_height() for bar in bars[1]] == pytest.approx(table.loc[1].tolist())
     factor.value = 1.0  # as the model is
     assert [bar.get_height() for bar in shown[-1].axes[0].containers[0]] == pytest.approx(table.loc[1].tolist())
+
+
+def test_two_menus_show_what_two_languages_share(monkeypatch):
+    shown = []
+    monkeypatch.setattr(knlib.explorer, "display", shown.append)
+    facts = pd.DataFrame({"fact": ["r:A", "r:B"], "object": [{c: (c,) for c in ("en", "ja", "de")}] * 2})
+    neurons = pd.DataFrame(
+        [("r:A", "en", 0, 3), ("r:A", "ja", 0, 3), ("r:A", "de", 0, 3), ("r:B", "en", 1, 5), ("r:B", "de", 1, 5),
+         ("r:B", "all", 1, 5)], columns=["fact", "scope", "layer", "neuron"],
+    )  # fmt: skip
+    box = pair_explorer(neurons, facts, ["ja", "en", "de"], 2)
+    one, other = box.children[0].children
+    assert list(one.options) == ["en", "de", "ja"] and (one.value, other.value) == ("en", "ja")
+    figure, table = shown
+    assert table["shared"].to_dict() == {"r:A": 1} and table.loc["r:A", "ja"] == "ja"
+    other.value = "de"
+    figure, table = shown[2:]
+    assert table["neurons"].to_dict() == {"r:A": "0·3", "r:B": "1·5"}
+    # Partly shared in layer 0, language-agnostic in layer 1, per fact of two.
+    assert [bar.get_height() for bar in figure.axes[0].patches] == [0.5, 0, 0, 0.5]
