@@ -65,7 +65,8 @@ def test_top_scores_and_the_share_dropped(model, tmp_path):
         assert table["dropped"].iloc[0] == pytest.approx(1 - largest.sum() / np.abs(own).sum(), rel=1e-6)
 
 
-# Imports once, then forks a run and kills it, ten times; prints how many parts each kill left behind.
+# Imports once, then forks a run and kills it, ten times, up to three parts and a random moment after the last kill;
+# prints how many parts each left behind.
 HOST = """
 import os, random, signal, sys, time
 from pathlib import Path
@@ -77,15 +78,24 @@ from tiny_models import tiny_model
 from knlib.attribution_store import attribute_to
 
 draw, folder = random.Random(1), Path({folder!r})
+
+
+def parts():
+    return len(list(folder.glob("part-*.parquet")))
+
+
 for kill in range(10):
+    wanted = parts() + draw.randrange(4)
     child = os.fork()
     if child == 0:
         attribute_to(folder, tiny_model("llama"), make_queries(40), facts_per_part=1)
         os._exit(0)
-    time.sleep(draw.uniform(0.05, 0.5))
+    while parts() < wanted:
+        time.sleep(0.001)
+    time.sleep(draw.uniform(0, 0.02))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    print(len(list(folder.glob("part-*.parquet"))), flush=True)
+    print(parts(), flush=True)
 """
 
 

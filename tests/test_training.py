@@ -15,7 +15,7 @@ from knlib.queries import build_queries, load_templates
 
 LANGUAGES = ("en", "de")
 SMALL = {"layers": 2, "width": 48, "batch_tokens": 512, "warm_up": 20}
-LEARN = SMALL | {"epochs": 80, "end": 80.0, "cool_down": 10.0}
+LEARN = SMALL | {"epochs": 120, "end": 120.0, "cool_down": 20.0}
 SHORT = SMALL | {"epochs": 3, "end": 3.0, "cool_down": 1.0, "spread": 0.2, "elsewhere": 0.3}
 LOOK_UP = SHORT | {"letters": 40, "drills": 0.2, "kept": 0.8}
 
