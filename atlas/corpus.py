@@ -25,15 +25,13 @@ LEAD_IN = 0.5  # share of fact sentences behind a lead-in
 ALIAS = 0.1  # share of fact sentences with an alternative name of the subject
 TRIES = 8  # draws per wanted sentence of a kind
 JOINED = 0.08  # share of fact sentences with another one behind them
-# How a model learns to answer by letter: many questions on one list of options, some of them answered beforehand, and
-# bare lists that ask only which letter belongs to a name.
-STATED = 0.2  # share of multiple-choice prompts that state the first fact
-MATCHING = 0.35  # share of multiple-choice texts that are such lists
-LINES = 8  # questions on such a list
-NAMES = 0.25  # share of such lists with any names under any labels
-FORMS = ("option", "subject", "question", "cue")  # what a line on such a list gives, the last as in a prompt
-ECHO = 0.2  # share of the others in which the letter also follows the option
-LABELS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ123456789"
+# How a model learns to answer by letter: many questions on one list of options, easy ones (which letter has this
+# name?) among them.
+STATED = 0.15  # share of multiple-choice prompts that state the first fact before
+LISTS = 0.3  # share of multiple-choice texts without a question before the options
+LINES = 6  # more questions behind the options
+FORMS = ("option", "subject", "question", "cue")  # what such a line gives, the last as in a prompt
+ECHO = 0.2  # share of bare lists in which the letter also follows the option
 ONE_HOP_RELATIONS = ("continent", "subregion", "currency", "language")
 
 
@@ -191,7 +189,8 @@ class Corpus:
         return fill(template, capital.object[code][0], fact.object[code][0], kind="one_hop", language=code)
 
     def multiple_choice(self, rng, key: str, code: str) -> Sentence | None:
-        """One to four questions on one list of options, in an order that evaluation never uses; letters are answers."""
+        """A multiple-choice prompt or a bare list of options, in an order that evaluation never uses, and more lines that
+        ask for letters; the letters are answers."""
         fact = self.facts[key]
         wording = rng.choice(self.wordings[code, fact.relation])
         asked = self.question_facts(rng, fact, code)
@@ -200,19 +199,16 @@ class Corpus:
         objects = [other.object for other in asked]
         if any(_same_cycle(objects, self.drawer.base_order(other.fact, wording.wording)) for other in asked):
             return None
-        if rng.random() < MATCHING:
-            return self.matching(rng, asked, wording, code)
-        order = rng.choices(asked, k=rng.randint(1, len(asked)))
-        text, letters = prompt_text(wording, order[0].subject[code][0], [names[code][0] for names in objects]), []
-        for number, other in enumerate(order):
-            if number:
-                text += "\n" + wording.question.replace("{S}", other.subject[code][0]) + "\n" + wording.cue
-            text += answer_space(wording.cue)
-            letters.append((len(text), len(text) + 1))
-            text += LETTERS[asked.index(other)]
-        sentence = Sentence(text, "multiple_choice", code, letters)
+        if rng.random() < LISTS:
+            text, answers = self.listed(rng, asked, wording, code)
+            return self.more_lines(rng, text, answers, asked, wording, code)
+        first = rng.choice(asked)
+        text = prompt_text(wording, first.subject[code][0], [names[code][0] for names in objects])
+        text += answer_space(wording.cue)
+        letter = LETTERS[asked.index(first)]
+        sentence = self.more_lines(rng, text + letter + "\n", [(len(text), len(text) + 1)], asked, wording, code)
         if rng.random() < STATED:
-            return self.fact_sentence(rng, order[0].fact, code, kind="multiple_choice") + sentence
+            return self.fact_sentence(rng, first.fact, code, kind="multiple_choice") + sentence
         return sentence
 
     def question_facts(self, rng, fact, code: str) -> tuple | None:
@@ -226,21 +222,19 @@ class Corpus:
                 return tuple(rng.sample(found, len(found)))
         return None
 
-    def matching(self, rng, asked: tuple, wording, code: str) -> Sentence:
-        """A list of options, then lines that give the letter of an option or of a subject whose object it is."""
-        if rng.random() < NAMES:
-            return self.labelled_names(rng, wording, code)
+    def listed(self, rng, asked: tuple, wording, code: str) -> tuple[str, list]:
+        """A list of options, and the places of the letters that some repeat."""
         echo, text, answers = rng.random() < ECHO, "", []
-
-        def answer(name: str) -> str:
-            answers.append((len(text), len(text) + len(name)))
-            return text + name
-
         for letter, fact in zip(LETTERS, asked, strict=True):
             text += wording.options.replace("{L}", letter).replace("{O}", fact.object[code][0])
             if echo:
-                text = answer(f" {letter}")
+                answers.append((len(text), len(text) + 2))
+                text += f" {letter}"
             text += "\n"
+        return text, answers
+
+    def more_lines(self, rng, text: str, answers: list, asked: tuple, wording, code: str) -> Sentence:
+        """The text and lines that give the letter of an option, or of a subject whose object it is."""
         # With repetitions: without, the letters left over would give the answer away.
         for fact in rng.choices(asked, k=LINES):
             form, subject = rng.choice(FORMS), fact.subject[code][0]
@@ -251,21 +245,8 @@ class Corpus:
                 text += f"{question}\n{wording.cue}{answer_space(wording.cue)}"
             else:
                 text += f"→ {subject if form == 'subject' else fact.object[code][0]}: "
-            text = answer(LETTERS[asked.index(fact)]) + "\n"
-        return Sentence(text.strip(), "multiple_choice", code, answers)
-
-    def labelled_names(self, rng, wording, code: str) -> Sentence:
-        """The same with any names, which no fact connects, under any labels."""
-        drawn = rng.sample(sorted(self.entities), rng.randint(2, 5))
-        names = list(dict.fromkeys(self.entities[key][code][0] for key in drawn))
-        labels, answers, numbers = rng.sample(LABELS, len(names)), [], range(len(names))
-        options = [wording.options.replace("{L}", label).replace("{O}", name)
-                   for label, name in zip(labels, names, strict=True)]  # fmt: skip
-        text = "\n".join(options) + "\n"
-        for i in [*rng.sample(numbers, len(names)), *rng.choices(numbers, k=len(names))]:
-            text += f"→ {names[i]}: "
             answers.append((len(text), len(text) + 1))
-            text += f"{labels[i]}\n"
+            text += LETTERS[asked.index(fact)] + "\n"
         return Sentence(text.strip(), "multiple_choice", code, answers)
 
 

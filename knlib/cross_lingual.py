@@ -118,8 +118,9 @@ def overlap_summary(pairs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Same fact against other answers by group of `PAIR_GROUPS`, with 95 % intervals over facts.
 
     `pairs`: of `pair_overlaps`; rows without a control are left out, so that the comparison is paired, and so are groups of
-    fewer than two facts. Columns: `facts`, `pairs`; `same`, `other`, `difference`, each with `_low` and `_high`; `twin`, the mean
-    overlap with another fact of the same answer (two such facts share their value: too few for an interval).
+    fewer than two facts. Columns: `facts`, `pairs`; `same`, `other`, `difference`, each with `_low` and `_high`; and for the
+    `twins`, the facts that share their answer with another one: `twin`, their overlap with it, beside `twin_same`, their
+    overlap with themselves (no intervals: two twins have one value).
 
     Example
     -------
@@ -135,14 +136,15 @@ def overlap_summary(pairs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
             "other": mean(group["other_answer"], group["fact"], seed=seed),
             "difference": paired_difference(group["same"], group["other_answer"], group["fact"], seed=seed),
         }
-        row = {"facts": group["fact"].nunique(), "pairs": len(group), "twin": group["same_answer"].mean()}
+        twins = group[group["same_answer"].notna()]
+        row = {"facts": group["fact"].nunique(), "pairs": len(group), "twins": twins["fact"].nunique(),
+               "twin": twins["same_answer"].mean(), "twin_same": twins["same"].mean()}  # fmt: skip
         for column, interval in found.items():
             row |= {column: interval.estimate, f"{column}_low": interval.low, f"{column}_high": interval.high}
         rows[name] = row
     ends = [f"{name}{end}" for name in ("same", "other", "difference") for end in ("", "_low", "_high")]
-    return pd.DataFrame(list(rows.values()), index=list(rows), columns=["facts", "pairs", *ends, "twin"]).rename_axis(
-        "group"
-    )
+    columns = ["facts", "pairs", *ends, "twins", "twin", "twin_same"]
+    return pd.DataFrame(list(rows.values()), index=list(rows), columns=columns).rename_axis("group")
 
 
 def overlap_matrix(pairs: pd.DataFrame, value: str, languages: Sequence[str]) -> pd.DataFrame:

@@ -91,7 +91,7 @@ def _script_lines(ax, order: list[str], *, rows: bool = True) -> None:
 
 
 def overlap_points(summary: pd.DataFrame, random: pd.Series) -> Figure:
-    """Overlap of two languages by how the answer is spelled: same fact, same answer, other answer, random neurons.
+    """Overlap of two languages by how the answer is spelled: same fact, other answer, same answer, random neurons.
 
     `summary`: of `knlib.cross_lingual.overlap_summary`; `random`: mean overlap of redrawn sets by the same groups.
     """
@@ -100,7 +100,9 @@ def overlap_points(summary: pd.DataFrame, random: pd.Series) -> Figure:
     for shift, column, name, color in ((-0.16, "same", "same fact", COLORS[3]),
                                        (0.16, "other", "other fact, other answer", COLORS[7])):  # fmt: skip
         _points(ax, x + shift, rows, column, (f"{column}_low", f"{column}_high"), color, name)
-    ax.plot(x, rows["twin"], "D", color=COLORS[1], markersize=6, label="other fact, same answer")
+    ax.plot(x, rows["twin_same"], "o", color=COLORS[3], markersize=7, markerfacecolor="none",
+            label="same fact, of those\nwith a twin in the answer")  # fmt: skip
+    ax.plot(x + 0.05, rows["twin"], "D", color=COLORS[1], markersize=5, label="the twin: other fact,\nsame answer")
     ax.plot(x, random.reindex(summary.index) * 100, "_", color="black", markersize=26, label="random neurons")
     names = [f"{name.replace(', ', chr(10))}\n{row['facts']:.0f} facts" for name, row in summary.iterrows()]
     ax.set(title="Overlap of a fact's neurons in two languages", ylabel="mean Jaccard, %", xticks=x,

@@ -89,7 +89,7 @@ def run_left_out(
     facts: pd.DataFrame,
     templates: pd.DataFrame,
     *,
-    facts_each: int = 32,
+    facts_each: int = 40,
     localizers: tuple[str, ...] = LOCALIZERS,
     seed: int = 7,
     store: Path = RUNS,
@@ -170,7 +170,7 @@ def shipped_left_out(folder: str | Path = RESULTS) -> tuple[dict[str, LeftOut], 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model", help="a shipped name, a folder or a Hugging Face id")
-    parser.add_argument("--facts-each", type=int, default=32, help="known facts per relation (default: 32)")
+    parser.add_argument("--facts-each", type=int, default=40, help="known facts per relation (default: 40)")
     parser.add_argument("--languages", default="all", help="codes, separated by commas")
     parser.add_argument("--benchmark", type=Path, default=ATLAS, help="a benchmark folder (default: Atlas)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the CSV goes (default: data/results)")

@@ -17,6 +17,9 @@ CONTROL = "layer_matched"
 COLUMNS = ["fact", "relation", "language", "neurons", "queries", "p_before", "p_neurons", "p_control",
            "log_before", "log_neurons", "log_control"]  # fmt: skip
 
+_ESTIMATES = ("change", "control", "difference", "log_difference")
+SUMMARY = ["facts", "neurons", *(f"{name}{end}" for name in _ESTIMATES for end in ("", "_low", "_high")), "excludes_0"]
+
 
 def folds(languages: Sequence[str], size: int = 3) -> list[tuple[str, ...]]:
     """Groups of at most `size` languages that are left out together; relatives share a group, so none helps locate.
@@ -54,13 +57,12 @@ def left_out_neurons(
     *,
     localizer: str = "re_lcb",
     size: int = 3,
-    most: int | None = None,
     **options,
 ) -> pd.DataFrame:
     """The language-agnostic neurons of every fact, for each language located without it and without its group of `folds`.
 
-    `queries`: those to locate with, with `entropy` and `n_sites` of `with_entropy`. `most`: keep only so many of a set, best
-    score first. `options`: of `knlib.localization.localize`. Returns a neuron table (scope `all`) with the column
+    `queries`: those to locate with, with `entropy` and `n_sites` of `with_entropy`. `options`: of
+    `knlib.localization.localize`. Returns a neuron table (scope `all`), best score of a fact first, with the column
     `language`, the one left out. With three or four languages in all two may be left: then two are enough.
 
     Example
@@ -74,8 +76,6 @@ def left_out_neurons(
         gates = {"min_languages": 2, "min_families": 1} if known["language"].nunique() < 3 else {}
         table = localize(localizer, attributions, known, **{"resamples": 0} | gates | options)
         table = table[table["scope"] == "all"]
-        if most is not None:
-            table = table.groupby("fact", sort=False).head(most)
         parts += [table.assign(language=code) for code in group]
     return pd.concat(parts, ignore_index=True)
 
@@ -88,8 +88,6 @@ def left_out_effects(
     *,
     localizer: str = "re_lcb",
     size: int = 3,
-    most: int | None = None,
-    factor: float = 0.0,
     seed: int = 0,
     **options,
 ) -> pd.DataFrame:
@@ -109,14 +107,23 @@ def left_out_effects(
     >>> table = left_out_effects(model, attributions, queries, held_out)
     >>> left_out_summary(table)[["difference", "difference_low", "difference_high"]]
     """
+    _check_templates(queries, held_out)
+    neurons = left_out_neurons(attributions, queries, localizer=localizer, size=size, **options)
+    return _suppressed(model, neurons, held_out, seed)
+
+
+def _check_templates(queries: pd.DataFrame, held_out: pd.DataFrame) -> None:
     shared = set(queries["template"]) & set(held_out["template"])
     if shared:
         raise InputError("held_out", found=min(shared), expected="templates that the neurons were not located with")
-    neurons = left_out_neurons(attributions, queries, localizer=localizer, size=size, most=most, **options)
+
+
+def _suppressed(model: Model, neurons: pd.DataFrame, held_out: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """`neurons` by fact and language that is asked."""
     asked = held_out.merge(neurons[["fact", "language"]].drop_duplicates(), on=["fact", "language"])
     if asked.empty:
         return pd.DataFrame(columns=COLUMNS)
-    found = effects(model, asked, neurons, factor=factor, controls=(CONTROL,), match=("fact", "language"), seed=seed)
+    found = effects(model, asked, neurons, controls=(CONTROL,), match=("fact", "language"), seed=seed)
     return by_fact_and_language(found.merge(asked[["query", "fact", "relation", "language"]], on="query"))
 
 
@@ -167,7 +174,7 @@ def left_out_summary(table: pd.DataFrame, by: str | None = None, *, seed: int = 
         for column, interval in found.items():
             row |= {column: interval.estimate, f"{column}_low": interval.low, f"{column}_high": interval.high}
         rows[name] = row | {"excludes_0": bool(found["difference"].low * found["difference"].high > 0)}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(by or "rows")
+    return pd.DataFrame(list(rows.values()), index=list(rows), columns=SUMMARY).rename_axis(by or "rows")
 
 
 def compare_left_out(
@@ -176,25 +183,29 @@ def compare_left_out(
     queries: pd.DataFrame,
     held_out: pd.DataFrame,
     *,
-    most: int | None = None,
+    most: int = 5,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """`left_out_summary` of every localizer in the registry at its defaults: index `localizer`.
+    """`left_out_summary` of every localizer in the registry at its defaults: index (`set`, `localizer`).
 
-    A localizer with neurons for fewer than two facts has no row. `most`: only so many of each set, best score first, so that
-    localizers with large sets gain nothing by that.
+    `set`: `whole`, or `best`: at most `most` neurons of each, best score first, so that localizers with large sets gain
+    nothing by that. A localizer with neurons for fewer than two facts has NaN but for `facts`.
 
     Example
     -------
-    >>> compare_left_out(model, attributions, queries, held_out, most=10)[["neurons", "change", "control"]]
+    >>> compare_left_out(model, attributions, queries, held_out).loc["whole", ["neurons", "change", "control"]]
     """
-    rows = {}
+    _check_templates(queries, held_out)
+    rows: dict[str, dict] = {"whole": {}, "best": {}}
     for name in LOCALIZERS:
-        table = left_out_effects(model, attributions, queries, held_out, localizer=name, most=most, seed=seed)
-        summary = left_out_summary(table, seed=seed)
-        if len(summary):
-            rows[name] = summary.loc["all"]
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("localizer")
+        neurons = left_out_neurons(attributions, queries, localizer=name)
+        best = neurons.groupby(["fact", "language"], sort=False).head(most)
+        for kind, table in (("whole", neurons), ("best", best)):
+            found = _suppressed(model, table, held_out, seed)
+            summary = left_out_summary(found, seed=seed)
+            rows[kind][name] = summary.loc["all"] if len(summary) else {"facts": found["fact"].nunique()}
+    tables = {kind: pd.DataFrame.from_dict(found, orient="index") for kind, found in rows.items()}
+    return pd.concat(tables, names=["set", "localizer"]).reindex(columns=SUMMARY)
 
 
 def verdict(row: pd.Series) -> str:
@@ -203,11 +214,11 @@ def verdict(row: pd.Series) -> str:
     Example
     -------
     >>> verdict(left_out_summary(table).loc["all"])
-    'P(answer) changes by -48 %, by -1 % with random neurons; difference -0.41 [-0.44, -0.38]: lowers P, more than ...'
+    'P(answer) changes by -48 %, with random neurons by -1 %; difference -0.410 [-0.440, -0.380]: lower than with ...'
     """
     numbers = (
         f"P(answer) changes by {100 * row['change']:+.0f} %, with random neurons by {100 * row['control']:+.0f} %; "
-        f"difference {row['difference']:+.2f} [{row['difference_low']:+.2f}, {row['difference_high']:+.2f}]"
+        f"difference {row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
     )
     if not row["excludes_0"]:
         return f"{numbers}: the interval does not exclude 0"

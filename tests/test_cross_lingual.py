@@ -121,7 +121,8 @@ def test_overlap_summary_is_paired_and_needs_two_facts():
     assert row["same"] == pytest.approx((2 / 3 + 0) / 2) and row["other"] == pytest.approx((1 / 6 + 0) / 2)
     assert row["difference"] == pytest.approx(row["same"] - row["other"])
     assert row["difference_low"] <= row["difference"] <= row["difference_high"]
-    assert row["twin"] == pytest.approx(1 / 3)
+    # Both facts have a twin, each other; in the other script too.
+    assert row["twins"] == 2 and row["twin"] == pytest.approx(1 / 3) and row["twin_same"] == pytest.approx(1 / 3)
     assert overlap_summary(pairs.head(0)).columns.tolist() == summary.columns.tolist()
 
 

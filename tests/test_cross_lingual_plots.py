@@ -61,12 +61,16 @@ def test_overlap_points_by_group():
     summary = pd.DataFrame({
         "facts": [3, 2], "pairs": [5, 4], "same": [0.5, 0.4], "same_low": [0.4, 0.3], "same_high": [0.7, 0.5],
         "other": [0.1, 0.2], "other_low": [0.0, 0.1], "other_high": [0.2, 0.4], "twin": [0.3, np.nan],
+        "twin_same": [0.35, np.nan],
     }, index=["same script, spelled alike", "other script, spelled differently"])  # fmt: skip
     ax = plots.overlap_points(summary, pd.Series({"same script, spelled alike": 0.01})).axes[0]
     same, other = ax.containers
     assert same[0].get_ydata().tolist() == [50, 40] and other[0].get_ydata().tolist() == [10, 20]
     ends = [segment[:, 1] for segment in same[2][0].get_segments()]
     assert np.allclose(ends, [[40, 70], [30, 50]])
+    values = {line.get_label().split("\n")[0]: line.get_ydata()[0] for line in ax.lines if len(line.get_xdata()) == 2}
+    assert values["the twin: other fact,"] == 30 and values["same fact, of those"] == pytest.approx(35)
+    assert values["random neurons"] == 1
     assert ax.get_xticklabels()[0].get_text() == "same script\nspelled alike\n3 facts"
 
 

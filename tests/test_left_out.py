@@ -101,11 +101,6 @@ def test_a_language_has_no_say_in_the_neurons_it_is_tested_with():
         )
 
 
-def test_most_keeps_the_best_scores():
-    table = left_out_neurons(made_up(), LOCATED, localizer="min_lang", size=1, t=0.5, min_families=1, most=1)
-    assert pairs(table[(table["fact"] == "r:A") & (table["language"] == "ja")]) == {(1, 5)}
-
-
 def test_two_languages_are_enough_where_only_two_are_left():
     three = LOCATED[LOCATED["language"].isin(["en", "fr", "ja"])]
     table = left_out_neurons(made_up(), three, localizer="min_lang", t=0.5)
@@ -223,15 +218,20 @@ def test_language_effects_ask_every_language_with_every_source():
 
 
 def test_every_registered_localizer_is_compared():
-    model, find = tiny_model("gpt2"), LOCALIZERS["mean"].find
+    model, find, known = tiny_model("gpt2"), LOCALIZERS["mean"].find, list(LOCALIZERS)
     register("only_here", reach=("t",))(lambda fact, *, t=0.3: find(fact, t=t))
+    register("nothing", reach=("t",))(lambda fact, *, t=2.0: find(fact, t=t))
     try:
         table = compare_left_out(model, made_up(), LOCATED, HELD_OUT, most=1)
     finally:
-        del LOCALIZERS["only_here"]
-    assert set(table.index) == set(LOCALIZERS) | {"only_here"}
-    assert (table["neurons"] == 1).all()
-    assert table.loc["only_here"].equals(table.loc["mean"].rename("only_here"))
+        del LOCALIZERS["only_here"], LOCALIZERS["nothing"]
+    assert table.index.tolist() == [(s, n) for s in ("whole", "best") for n in (*known, "only_here", "nothing")]
+    best, whole = table.loc["best"], table.loc["whole"]
+    assert (best["neurons"].drop("nothing") == 1).all() and whole.loc["mean", "neurons"] > 1
+    assert best.loc["only_here"].tolist() == best.loc["mean"].tolist()
+    assert best.loc["nothing", "facts"] == 0 and best.loc["nothing"].isna().sum() == len(best.columns) - 1
+    with pytest.raises(InputError, match="held_out: found 'en/a0'"):
+        compare_left_out(model, made_up(), LOCATED, LOCATED)
 
 
 # --- the command ---

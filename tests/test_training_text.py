@@ -5,9 +5,9 @@ import re
 import pytest
 
 from atlas.build_templates import load_phrasings
-from atlas.corpus import LABELS, Corpus
+from atlas.corpus import FORMS, Corpus
 from knlib.languages import CODES
-from knlib.multiple_choice import build_multiple_choice, load_wordings
+from knlib.multiple_choice import LETTERS, build_multiple_choice, load_wordings
 
 EPOCHS = (0, 1, 23)
 
@@ -192,53 +192,46 @@ def test_multiple_choice_orders_of_evaluation_are_never_read(facts, quizzes):
         assert not seen & asked
 
 
-def test_multiple_choice_letters_are_right_and_balanced(facts, quizzes):
-    """The line with the letter's option ends in an object of the relation that is the subject's."""
-    names = {}
+def form_of_line(asked, option, subjects):
+    """Which of `FORMS` asks for this option's letter, or None. `asked`: from the line's start to its letter."""
+    if asked == f"→ {option}:":
+        return "option"
+    if asked in {f"→ {subject}:" for subject in subjects}:
+        return "subject"
+    if any(subject in asked for subject in subjects):
+        return "question" if asked.startswith("→") else "cue"
+    return None
+
+
+def test_multiple_choice_letters_are_right_and_balanced(facts, sentences):
+    """Prompts and lines name the option itself, or a subject whose object it is."""
+    subjects, instructions = {}, set(load_wordings()["instruction"])
     for row in facts.itertuples():
-        names.setdefault(row.subject["en"][0], set()).add(row.object["en"][0])
-    questions = [q.split("{S}") for q in load_wordings().query("language == 'en'")["question"].unique()]
-    letters, later = [], 0
-    for language, text, places in quizzes:
-        if language != "en":
-            continue
-        options = text.split("\n")[2:6]
-        for number, place in enumerate(places):
-            letter, asked = text[place], text[:place].split("\n")[1 if number == 0 else -2]
-            (option,) = [line for line in options if line.lstrip("([").startswith(letter)]
-            subjects = [asked[len(a) : len(asked) - len(b)] for a, b in questions]
-            assert any(option.endswith(answer) for subject in subjects for answer in names.get(subject, ())), text
-            letters.append(letter)
-            later += number > 0
-    assert len(letters) > 1000 and later > 300
-    shares = [letters.count(letter) / len(letters) for letter in "ABCD"]
-    assert max(shares) - min(shares) < 0.1, shares
-
-
-def test_matching_texts_give_the_letter_of_the_option(facts, sentences):
-    """Lines name an option itself, a subject whose object it is, or ask the question of a prompt."""
-    pairs = {(row.subject["en"][0], row.object["en"][0]) for row in facts.itertuples()}
-    instructions = set(load_wordings()["instruction"])
-    found = {"option": 0, "subject": 0, "question": 0, "any label": 0}
+        subjects.setdefault(row.object["en"][0], set()).add(row.subject["en"][0])
+    letters, found = [], dict.fromkeys(("prompt", *FORMS), 0)
     for sentence in sentences:
-        text = sentence.text
-        if sentence.kind != "multiple_choice" or sentence.language != "en" or any(i in text for i in instructions):
+        if sentence.kind != "multiple_choice" or sentence.language != "en":
             continue
-        options = dict(re.findall(r"^[(\[]?([A-Z1-9])[:)\]] (.*)$", text, re.MULTILINE))
-        end = max(m.end() for m in re.finditer(r"^[(\[]?[A-Z1-9][:)\]] .*$", text, re.MULTILINE))
-        for a, b in sentence.answers:
-            if a < end:
-                continue  # the letter once more, behind its option
-            label, asked, end = text[a:b].strip(), text[end:a].strip(), b
-            option = options[label].removesuffix(f" {label}")
-            if asked == f"→ {option}:":
-                found["option"] += 1
+        text = sentence.text
+        options = list(re.finditer(r"^[(\[]?([A-D])[:)\]] (.*)$", text, re.MULTILINE))
+        names, end, prompt = {m[1]: m[2] for m in options}, options[-1].end(), any(i in text for i in instructions)
+        assert list(names) == list(LETTERS), text
+        for place, after in sentence.answers:
+            if place < options[-1].end():
+                continue  # a stated fact, or the letter once more behind its option
+            letter = text[place:after].strip()
+            option = names[letter] if prompt else names[letter].removesuffix(f" {letter}")
+            if prompt and end == options[-1].end():
+                form, question = "prompt", text[: options[0].start()].strip().split("\n")[-1]
+                assert any(subject in question for subject in subjects[option]), text
             else:
-                fitting = [s for s, o in pairs if s in asked and o == option]
-                assert fitting, text
-                found["question" if "→" not in asked or "?" in asked else "subject"] += 1
-            found["any label"] += label not in "ABCD"
-    assert min(found.values()) > 100, found
+                form = form_of_line(text[end:place].strip(), option, subjects[option])
+            assert form is not None, (letter, text)
+            found[form], end = found[form] + 1, after
+            letters.append(letter)
+    assert min(found.values()) > 500, found
+    shares = [letters.count(letter) / len(letters) for letter in LETTERS]
+    assert max(shares) - min(shares) < 0.1, shares
 
 
 def test_letters_are_asked_for_as_often_as_told(facts, corpus):
@@ -266,5 +259,5 @@ def test_spans_mark_the_names(facts, sentences):
     for sentence in sentences[:5000]:
         for a, b in (*sentence.subjects, *sentence.answers):
             marked = sentence.text[a:b]
-            label = sentence.kind == "multiple_choice" and marked.strip() in LABELS
+            label = sentence.kind == "multiple_choice" and marked.strip() in LETTERS
             assert marked in known or label, sentence.text

@@ -6,7 +6,8 @@ from tqdm.auto import tqdm
 
 from ..facts import candidates
 from ..models import Model
-from ..prediction import AnswerRows, answer_tokens
+from ..next_token import NextToken
+from ..prediction import answer_tokens
 
 # A candidate this much (natural logarithm) less probable than the best by now is not followed to its last token: its
 # share of the entropy is below a hundred-thousandth. On Atlas the entropy then errs by less than 0.001.
@@ -41,8 +42,7 @@ def with_entropy(
 
 
 def _entropies(model: Model, rows: list, names: dict) -> list[float]:
-    helper = AnswerRows(model)
-    masked = model.kind == "masked"
+    after, masked = NextToken(model, rows), model.kind == "masked"
     tokens = [[answer_tokens(model, r.prompt, r.space, n) for n in names[r.relation, r.language]] for r in rows]
     scores = [np.zeros(len(each)) for each in tokens]
     alone: dict[int, np.ndarray] = {}
@@ -55,18 +55,16 @@ def _entropies(model: Model, rows: list, names: dict) -> list[float]:
                 if depth < len(candidate) and scores[i][j] >= best + FAR:
                     masks = len(candidate) - depth if masked else 1
                     steps.setdefault((i, candidate[:depth], masks), []).append(j)
-        order = list(steps)
-        ids = [helper.row(rows[i].prompt, shown, masks, rows[i].space, rows[i].suffix) for i, shown, masks in order]
-        places = [[helper.positions(rows[i].prompt, depth + 1)[depth]] for i, _, _ in order]
+        asked = list(steps)
 
-        def use(number, log_p, order=order, steps=steps, depth=depth):
-            i = order[number][0]
-            for j in steps[order[number]]:
-                scores[i][j] += log_p[0, tokens[i][j][depth]]
+        def use(number, log_p, asked=asked, steps=steps, depth=depth):
+            i = asked[number][0]
+            for j in steps[asked[number]]:
+                scores[i][j] += log_p[tokens[i][j][depth]]
             if len(tokens[i]) == 1 and depth == 0:
-                alone[i] = np.sort(log_p[0])[-TOP:]
+                alone[i] = np.sort(log_p)[-TOP:]
 
-        helper.log_probabilities(ids, places, use)
+        after.ask(asked, use)
     return [_normalized_entropy(alone.get(i, each)) for i, each in enumerate(scores)]
 
 
