@@ -1,0 +1,191 @@
+"""What runs the cells of the study: `python -m knlib.query_localization.grid` runs all that have no result yet.
+
+Rows are computed by chunks of facts that are kept under runs/: a killed run goes on, and ends with the same bytes.
+"""
+
+import argparse
+import io
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from ..attribution import query_hash
+from ..errors import InputError, Literal
+from ..models import Model, load_model
+from ..queries import load_atlas
+from . import cas_editing, consistency, mapping, modification, synapse_effects
+from .cells import CELLS, SLOTS, Cell
+from .results import RESULTS, Result, config_hash, load_result, read_table, rounded, save_result, to_csv, write
+from .study import Study, load_study
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ROOT / "runs" / "ql"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """`prepare(study, options, inputs)` makes what all chunks need, `rows(study, options, prepared, facts)` the rows of some
+    facts, whatever the others, and `summary(study, options, rows)` estimates that JSON can hold; `defaults`: options that
+    the cell does not set."""
+
+    defaults: dict
+    prepare: Callable
+    rows: Callable
+    summary: Callable
+    facts_per_chunk: int = 10
+
+
+EXPERIMENTS = {
+    module.__name__.rpartition(".")[2]: Experiment(module.DEFAULTS, module.prepare, module.rows, module.summary)
+    for module in (consistency, modification, mapping, synapse_effects, cas_editing)
+}
+
+
+def options_of(cell: Cell) -> dict:
+    return EXPERIMENTS[cell.experiment].defaults | cell.options
+
+
+def configuration(cell: Cell, study: Study, inputs: dict[str, Result]) -> dict:
+    """What the cell's result depends on."""
+    return {
+        "cell": cell.id, "experiment": cell.experiment, "options": options_of(cell), "study": study.options,
+        "model": study.model.hash, "queries": query_hash(study.queries), "facts": len(study.names),
+        "inputs": {name: result.provenance["hash"] for name, result in inputs.items()},
+    }  # fmt: skip
+
+
+def run_cell(
+    cell: Cell,
+    study: Study,
+    inputs: dict[str, Result],
+    *,
+    facts: Sequence[str] | None = None,
+    parts: Path | None = None,
+    progress: bool = False,
+) -> Result:
+    """The cell's result on the study's facts, or on some of them.
+
+    `inputs`: results of the cells that it names. `parts`: a folder for finished chunks; a run with the same configuration goes
+    on from them. Raises `InputError` for facts that the study lacks.
+
+    Example
+    -------
+    >>> run_cell(CELLS["C1"], study, {"A1": consistency}, facts=study.names[:10]).summary
+    """
+    names = study.names if facts is None else list(facts)
+    strange = [name for name in names if name not in set(study.names)]
+    if strange:
+        raise InputError("facts", found=strange[0], expected="facts of the study")
+    config = configuration(cell, study, inputs)
+    experiment, options = EXPERIMENTS[cell.experiment], options_of(cell)
+    size = experiment.facts_per_chunk
+    chunks = [names[i : i + size] for i in range(0, len(names), size)]
+    folder = parts / config_hash(config) if parts is not None else None
+    prepared, tables = None, []
+    with tqdm(total=len(names), unit="fact", disable=not progress, desc=cell.id) as bar:
+        for chunk in chunks:
+            path = folder / f"{config_hash({'facts': chunk})}.csv" if folder is not None else None
+            if path is not None and path.exists():
+                text = path.read_text("utf8")
+            else:
+                prepared = experiment.prepare(study, options, inputs) if prepared is None else prepared
+                text = to_csv(rounded(experiment.rows(study, options, prepared, chunk)))
+                if path is not None:
+                    write(path, text)
+            # Read back in any case: a run that was killed and one that was not must end alike.
+            tables.append(read_table(io.StringIO(text)))
+            bar.update(len(chunk))
+    rows = pd.concat([table for table in tables if len(table)], ignore_index=True)
+    provenance = config | {"hash": config_hash(config), "model_name": study.model.name, "dropped": study.dropped}
+    return Result(rows, experiment.summary(study, options, rows), provenance)
+
+
+def run_grid(
+    ids: Sequence[str],
+    models: dict[str, str],
+    *,
+    folder: Path = RESULTS,
+    parts: Path = PARTS,
+    fresh: bool = False,
+    facts_each: int = 50,
+    log: Callable[[str], None] = print,
+) -> dict[str, Result]:
+    """Run the cells that have no stored result, with the cells that they need; one line for each.
+
+    `models`: slot -> model name. `fresh`: run them also where there is a result.
+    """
+    wanted = [name for name in CELLS if name in ids or any(name in CELLS[i].inputs for i in ids)]
+    open_study = cache(
+        lambda slot: load_study(_model(models[slot]), *load_atlas(languages=("en",)), facts_each=facts_each)
+    )
+    done: dict[str, Result] = {}
+    for number, name in enumerate(wanted, 1):
+        cell = CELLS[name]
+        head = f"{number} of {len(wanted)}: {name} {models[cell.slot]} {cell.experiment} {_words(cell.options)}"
+        inputs = {i: done[i] for i in cell.inputs}
+        try:
+            if fresh and name in ids:
+                raise InputError(name, found=Literal("a stored result"), expected="a new run")
+            done[name] = load_result(cell, options_of(cell), _model(models[cell.slot]), folder, inputs=inputs)
+            log(f"{head}: stored")
+        except InputError:
+            log(head)
+            study = open_study(cell.slot)
+            done[name] = run_cell(cell, study, inputs, parts=parts / name, progress=sys.stderr.isatty())
+            save_result(done[name], cell, folder)
+            shutil.rmtree(parts / name, ignore_errors=True)
+    return done
+
+
+@cache
+def _model(name: str) -> Model:
+    return load_model(name)
+
+
+def _words(options: dict) -> str:
+    return " ".join(f"{key}={value}" for key, value in options.items())
+
+
+def parse_slots(texts: Sequence[str]) -> dict[str, str]:
+    """`G=name` and so on, on top of the shipped models; `InputError` for other slots."""
+    models = dict(SLOTS)
+    for text in texts:
+        slot, equals, name = text.partition("=")
+        if slot not in SLOTS or not equals or not name:
+            raise InputError("--model", found=text, expected="SLOT=MODEL with a slot of " + " ".join(SLOTS))
+        models[slot] = name
+    return models
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("cells", nargs="*", metavar="ID", help="cells to run, e.g. D3 (default: all 39)")
+    parser.add_argument(
+        "--model", action="append", default=[], metavar="SLOT=MODEL", help="another model for G, L or B"
+    )
+    parser.add_argument("--facts-each", type=int, default=50, help="known facts per relation (default: 50)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where results go (default: data/results/ql)")
+    parser.add_argument("--fresh", action="store_true", help="run also what has a result")
+    arguments = parser.parse_args(argv)
+    try:
+        for name in arguments.cells:
+            if name not in CELLS:
+                raise InputError("cell", found=name, expected=Literal("one of " + " ".join(CELLS)))
+        run_grid(
+            arguments.cells or list(CELLS), parse_slots(arguments.model), folder=arguments.out, fresh=arguments.fresh,
+            facts_each=arguments.facts_each, log=lambda line: print(line, flush=True),
+        )  # fmt: skip
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
