@@ -5,6 +5,7 @@ No other file of knlib knows one architecture from another.
 
 import hashlib
 import re
+import sys
 from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -198,6 +199,22 @@ class Model:
             handle.remove()
 
     @contextmanager
+    def attention_by(self, name: str):
+        """Attention modules run the function that is registered in transformers under `name`, for the time of a `with` block.
+
+        Only modules that ask transformers which function to run can be told so: see `open_attention`.
+        """
+        configs = {id(m.config): m.config for m in self.network.modules() if hasattr(m, "config")}.values()
+        before = [(config, getattr(config, "_attn_implementation_internal", None)) for config in configs]
+        try:
+            for config, _ in before:
+                config._attn_implementation_internal = name
+            yield
+        finally:
+            for config, implementation in before:
+                config._attn_implementation_internal = implementation
+
+    @contextmanager
     def hooks(self, *pairs):
         """Forward hooks for the time of a `with` block, removed also after an exception."""
         handles = [module.register_forward_hook(hook) for module, hook in pairs]
@@ -206,6 +223,15 @@ class Model:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def eager_attention(module: nn.Module):
+    """An attention module's computation in plain operations, which returns the weights beside the output.
+
+    Every architecture that transformers lets choose among kernels has it, with its scaling, capping and grouped heads, under
+    one name beside the module's class. None where there is none.
+    """
+    return getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
 
 
 def n_inputs(projection: nn.Module) -> int:

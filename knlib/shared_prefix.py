@@ -45,17 +45,12 @@ class Prefix:
         if not self.shared:
             yield
             return
-        configs = {id(m.config): m.config for m in self.model.network.modules() if hasattr(m, "config")}.values()
-        before = [(config, getattr(config, "_attn_implementation_internal", None)) for config in configs]
         _current = self
         try:
-            for config, _ in before:
-                config._attn_implementation_internal = NAME
-            yield
+            with self.model.attention_by(NAME):
+                yield
         finally:
             _current = None
-            for config, implementation in before:
-                config._attn_implementation_internal = implementation
 
 
 def positions_argument(model: Model, mask: torch.Tensor, last: int | None = None) -> dict:
