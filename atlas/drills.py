@@ -14,6 +14,7 @@ from .batches import Encoded
 SEPARATORS = (":", ")", "(", ".", "-", "→", ",", "▁(", "▁→", "\n", "▁", "?", "=")
 REPEATED = 0.3  # share of drills that are a run of tokens twice
 LONG_KEYS = 0.4  # share of the others whose keys have up to three tokens
+JOINED = 4  # most drills in one text
 
 
 def drill(rng: random.Random, tokenizer: PreTrainedTokenizerFast) -> Encoded:
@@ -51,6 +52,12 @@ def add_drills(
     rng, found = random.Random(seed), []
     missing = share / (1 - share) * sum(len(sentence.ids) for sentence in sentences)
     while missing > 0:
-        found.append(drill(rng, tokenizer))
-        missing -= len(found[-1].ids)
+        one = drill(rng, tokenizer)
+        # Some stand behind others: with learned positions, what is learned at the first ones says nothing of later ones.
+        for _ in range(rng.randrange(JOINED)):
+            more = drill(rng, tokenizer)
+            if len(one.ids) + len(more.ids) <= tokenizer.model_max_length:
+                one = Encoded(one.ids + more.ids[1:], one.marks + more.marks[1:], "drill")
+        found.append(one)
+        missing -= len(one.ids)
     return [*sentences, *found]

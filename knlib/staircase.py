@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from .clean_products import CleanProducts
 from .models import Model
 from .reference import PathBatch
 from .shared_prefix import Prefix
@@ -59,6 +60,7 @@ class StaircaseBatch(PathBatch):
             if any(site.position != len(site.ids) - 1 for site in sites):
                 raise ValueError("a shared prefix needs the answer's position to be the last")
             self.prefix = Prefix(model, self.ids[:, :-1], self.mask[:, :-1], plan.prefix == "shared")
+            self.clean_products = CleanProducts(model)
             self.columns = torch.zeros_like(self.columns)
         self.tokens = 1 if self.prefix else self.ids.shape[1]
         clean = Pass(self, {}, None)
@@ -68,15 +70,22 @@ class StaircaseBatch(PathBatch):
         self.outputs = torch.stack([clean.outputs[i] for i in layers], dim=1)[:real]
         self.set_paths(list(range(real)), None)
 
-    def set_paths(self, owner: list[int], begin: torch.Tensor | None) -> None:
-        super().set_paths(owner, begin)
-        with torch.no_grad():
-            starts = [self.model.down_projections[i].forward(self.begin[:, k]) for k, i in enumerate(self.layers)]
-        self.start_outputs = torch.stack(starts, dim=1)
+    def set_paths(self, owner: list[int], begin: torch.Tensor | None, end: torch.Tensor | None = None) -> None:
+        super().set_paths(owner, begin, end)
+        self.start_outputs = self._projected(self.begin)
+        self.end_outputs = None if end is None else self._projected(end)
+
+    @torch.no_grad()
+    def _projected(self, neurons: torch.Tensor) -> torch.Tensor:
+        """What the layers' down-projections make of [paths, layers, neurons]."""
+        return torch.stack(
+            [self.model.down_projections[i].forward(neurons[:, k]) for k, i in enumerate(self.layers)], dim=1
+        )
 
     def difference(self, layer: int) -> torch.Tensor:
         """End minus start of every path, behind the down-projection, [paths, width]."""
-        return self.outputs[self.owner, layer] - self.start_outputs[:, layer]
+        ends = self.outputs[self.owner, layer] if self.end is None else self.end_outputs[:, layer]
+        return ends - self.start_outputs[:, layer]
 
     def project(self, layer: int, gradient: torch.Tensor) -> torch.Tensor:
         """Gradients behind the down-projection as gradients of neurons."""
@@ -87,8 +96,9 @@ class StaircaseBatch(PathBatch):
         values = np.empty(len(path))
         gradients = self.outputs.new_empty(len(path), self.outputs.shape[-1])
         room = max(1, self.rows // self.tokens)
-        # The end of every path is the model as it is: one row, shared by all layers.
-        ends, inner = np.flatnonzero(alpha == 1), np.flatnonzero(alpha != 1)
+        # The end of a path at the site's own neurons is the model as it is: one row, shared by all layers.
+        shared = (alpha == 1) & (self.end is None)
+        ends, inner = np.flatnonzero(shared), np.flatnonzero(~shared)
         inner = inner[np.argsort(layer[inner], kind="stable")]
         for start in range(0, max(len(inner), 1), room):
             self._pass(path, layer, alpha, inner[start : start + room], ends, values, gradients)

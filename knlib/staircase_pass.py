@@ -59,7 +59,7 @@ class Pass:
                 ).logits
             else:
                 batch.prefix.rows = None
-                with batch.prefix.attention():
+                with batch.prefix.attention(), batch.clean_products.reused(lambda: self.in_rows):
                     logits = model.network(input_ids=batch.ids[:, -1:], attention_mask=batch.mask, use_cache=True,
                                            past_key_values=batch.prefix.cache(),
                                            **positions_argument(model, batch.mask, last=1)).logits  # fmt: skip
