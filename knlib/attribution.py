@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from .baselines import BASELINES, shared_start
 from .errors import InputError, Literal
-from .methods import ENGINES, METHODS, Scorer
+from .methods import ENGINES, FORMULAS, METHODS, Scorer
 from .models import Model
 from .probe import best_plan, out_of_memory
 from .rules import rule
@@ -62,6 +62,7 @@ def attribute(
     method: str = "ig",
     objective: str = "prob",
     baseline: str | np.ndarray = "zero",
+    formula: str = "difference",
     quadrature: str = "adaptive",
     tolerance: float = 1e-2,
     steps: int = 20,
@@ -84,6 +85,9 @@ def attribute(
     - `baseline`: `zero`; `mask_words` (each prompt token replaced by a mask, or the end of text in a causal model: one path
       each, mean of the scores); `mask_words_mean` (one path from their mean); `dataset_mean` (over all sites of the
       queries); or an array [all layers, neurons].
+    - `formula`, of `ig`: `difference`, times (neurons - baseline) from the baseline to the neurons: complete. For parity with
+      published code, both incomplete: `neurons`, times the neurons on that path; `shifted`, times the neurons from zero
+      to (neurons - baseline).
     - `quadrature`: `adaptive` to `tolerance` times the query's largest score, or a rule of `knlib.rules.rule` with
       `steps` points.
     - `sites`: `mean` over the answer's tokens, each with the gold tokens before it, or the `first` only.
@@ -99,8 +103,8 @@ def attribute(
     >>> found.scores.dims, found.scores.shape
     (('query', 'layer', 'neuron'), (2, 8, 768))
     """
-    options = {"method": method, "objective": objective, "baseline": baseline, "quadrature": quadrature,
-               "tolerance": tolerance, "steps": steps, "sites": sites, "layers": layers, "engine": engine,
+    options = {"method": method, "objective": objective, "baseline": baseline, "formula": formula,
+               "quadrature": quadrature, "tolerance": tolerance, "steps": steps, "sites": sites, "layers": layers, "engine": engine,
                "batch": batch, "seed": seed}  # fmt: skip
     _check(model, options)
     names = queries["query"] if "query" in queries else pd.Series(range(len(queries)))
@@ -133,6 +137,8 @@ def describe(model: Model, queries: pd.DataFrame, options: dict) -> dict:
         name: p.default for name, p in signature(attribute).parameters.items() if p.default is not Parameter.empty
     }
     options = {name: options.get(name, value) for name, value in defaults.items() if name != "progress"}
+    if options["formula"] == "difference":
+        del options["formula"]  # stores from before there was a choice stay valid
     if not isinstance(options["baseline"], str):
         values = np.ascontiguousarray(options["baseline"], dtype=np.float64)
         options["baseline"] = "array " + hashlib.sha256(values.tobytes()).hexdigest()[:16]
@@ -153,9 +159,11 @@ def query_hash(queries: pd.DataFrame) -> str:
 
 
 def _check(model: Model, options: dict) -> None:
-    for name, allowed in (("method", METHODS), ("engine", ENGINES)):
+    for name, allowed in (("method", METHODS), ("engine", ENGINES), ("formula", FORMULAS)):
         if options[name] not in allowed:
             raise InputError(name, found=options[name], expected=Literal("one of " + " ".join(allowed)))
+    if options["method"] != "ig" and options["formula"] != "difference":
+        raise InputError("formula", found=options["formula"], expected=f"difference with method {options['method']}")
     if options["quadrature"] != "adaptive":
         rule(options["quadrature"], options["steps"])
     elif not 0 < options["tolerance"] < 1:

@@ -15,6 +15,9 @@ from .reference import PathBatch, ReferenceBatch
 from .sites import Site
 from .staircase import StaircaseBatch
 
+# Of `ig`, with w the neurons and b the baseline: times w - b along b to w; as the SIG code, times w along it; as the AMIG
+# code, times w along 0 to w - b.
+FORMULAS = ("difference", "neurons", "shifted")
 METHODS = ("ig", "gradient_x_activation", "activation", "ablation", "random")
 ENGINES = ("auto", "fast", "reference")
 # Rows times tokens of one pass; beyond it a CPU gets slower per row. A GPU takes more, and halves it when memory ends.
@@ -71,7 +74,10 @@ class Scorer:
             draws = [np.random.default_rng(seed).normal(size=shape) for seed in seeds]
             return np.stack(draws), log_p, unknown, unknown
         owner, begin = path_starts(self.model, sites, batch.neurons, self.options["baseline"], self.start, self.layers)
-        batch.set_paths(owner, begin)
+        if self.options["formula"] == "shifted" and begin is not None:
+            batch.set_paths(owner, None, batch.neurons[torch.tensor(owner)] - begin)
+        else:
+            batch.set_paths(owner, begin)
         if method == "ablation":
             scores, changes, errors = self._ablation(batch), None, None
         elif method == "gradient_x_activation":
@@ -91,9 +97,10 @@ class Scorer:
             integral = integrate_adaptive(batch, self.options["tolerance"])
         else:
             integral = integrate_fixed(batch, self.options["quadrature"], self.options["steps"])
-        scores = [
-            batch.difference_neurons(k) * batch.project(k, integral.gradient[:, k]) for k in range(len(self.layers))
-        ]
+        times = batch.difference_neurons
+        if self.options["formula"] != "difference":
+            times = lambda k: batch.neurons[batch.owner, k]  # noqa: E731
+        scores = [times(k) * batch.project(k, integral.gradient[:, k]) for k in range(len(self.layers))]
         return torch.stack(scores, 1).cpu().numpy(), integral.end - integral.start, integral.error
 
     def _end_gradient(self, batch: PathBatch) -> np.ndarray:

@@ -12,10 +12,10 @@ from .sites import Site, answer_values, neuron_vectors, uncached
 
 
 class PathBatch:
-    """Some sites, and straight paths of one layer's neurons that end at a site's own.
+    """Some sites, and straight paths of one layer's neurons that end at a site's own, or where `set_paths` is told.
 
     `neurons` [sites, layers, neurons] is what the model computes; `owner[p]` the site of path p; `begin` [paths, layers,
-    neurons] where the path starts. `layers` are the layers asked about, and requests count within them: k is
+    neurons] where the path starts, `end` where it ends (None: at the site's own). `layers` are the layers asked about, and requests count within them: k is
     layer `layers[k]`. `log_values` [sites] is the objective (its logarithm for `prob`) of the model as it is.
 
     Subclasses answer `measure`, `ablate`, `difference`, `project`.
@@ -26,14 +26,19 @@ class PathBatch:
         self.neurons: torch.Tensor
         self.log_values: np.ndarray
 
-    def set_paths(self, owner: list[int], begin: torch.Tensor | None) -> None:
-        """Which site each path belongs to, and where it starts (None: at zero)."""
+    def set_paths(self, owner: list[int], begin: torch.Tensor | None, end: torch.Tensor | None = None) -> None:
+        """Which site each path belongs to, where it starts (None: at zero) and ends (None: at the site's own neurons)."""
         self.owner = torch.tensor(owner, device=self.neurons.device)
+        self.end = end
         self.begin = torch.zeros_like(self.neurons[self.owner]) if begin is None else begin
 
     def difference_neurons(self, layer: int) -> torch.Tensor:
         """End minus start of every path, [paths, neurons]."""
-        return self.neurons[self.owner, layer] - self.begin[:, layer]
+        return self.end_neurons(layer) - self.begin[:, layer]
+
+    def end_neurons(self, layer: int) -> torch.Tensor:
+        """End of every path, [paths, neurons]."""
+        return self.neurons[self.owner, layer] if self.end is None else self.end[:, layer]
 
 
 class ReferenceBatch(PathBatch):
@@ -86,7 +91,7 @@ class ReferenceBatch(PathBatch):
             own = np.flatnonzero((path == p) & (layer == k))
             start = self.begin[p, k]
             steps = torch.as_tensor(alpha[own], dtype=start.dtype, device=start.device)[:, None]
-            points = start + steps * (self.neurons[self.owner[p], k] - start)
+            points = start + steps * (self.end_neurons(k)[p] - start)
             values[own], gradients[torch.as_tensor(own)] = self.replaced(int(self.owner[p]), k, points, True)
         return values, gradients
 
