@@ -86,6 +86,8 @@ def enhancement(
     Returns one row per (owner, arm, condition, draw, factor, query): `n`, `half`, `group`, `language`, `right` and `p_answer`,
     each `_before` and `_after`, `unchanged`, and `score`: 1 for a wrong answer made right, -1 for a right one made wrong, else 0.
 
+    Raises `InputError` for no factors, arms that are no tables of neurons, and a half without a query of the group `wrong`.
+
     Example
     -------
     >>> found = enhancement(model, groups, {"LAKN": lakn}, facts, draws=3)
@@ -95,6 +97,11 @@ def enhancement(
     check_arms(arms)
     if not len(factors):
         raise InputError("factors", found=factors, expected="at least one")
+    for half in ("dev", "test"):
+        if not ((groups["half"] == half) & (groups["group"] == "wrong")).any():
+            raise InputError(
+                "groups", found=Literal(f"no wrong answer in the half {half}"), expected="some in both halves"
+            )
     groups = groups.reset_index(drop=True)
     before = answers(model, groups, facts)
     parts = []

@@ -125,6 +125,30 @@ def use_summary(table: pd.DataFrame, by: list[str], value: str = "score") -> pd.
     return summary.reindex(columns=columns)
 
 
+def finding(row: pd.Series) -> str:
+    """A row of `use_summary` as one line, whichever way it went; in per cent, for shares.
+
+    Example
+    -------
+    >>> finding(use_summary(edited, ["arm", "group"]).loc["LAKN", "language"])
+    '45 % [12, 78], control 2 % [0, 6], difference +43 [+10, +76]: excludes 0'
+    """
+    own = f"{100 * row['estimate']:.0f} %{_ends(row, '')}"
+    if pd.isna(row["control"]):
+        return f"{own}, no control"
+    text = f"{own}, control {100 * row['control']:.0f} %{_ends(row, 'control_')}"
+    text += f", difference {100 * row['difference']:+.0f}{_ends(row, 'difference_', '+')}"
+    low, high = row["difference_low"], row["difference_high"]
+    if pd.isna(low):
+        return f"{text}: one fact, no interval"
+    return f"{text}: {'excludes' if low * high > 0 else 'does not exclude'} 0"
+
+
+def _ends(row: pd.Series, prefix: str, sign: str = "") -> str:
+    low, high = 100 * row[f"{prefix}low"], 100 * row[f"{prefix}high"]
+    return "" if pd.isna(low) else f" [{low:{sign}.0f}, {high:{sign}.0f}]"
+
+
 def _interval(values: pd.Series, name: str, prefix: str) -> dict[str, float]:
     owners = values.index.get_level_values("owner")
     if owners.nunique() < 2:

@@ -120,3 +120,5 @@ def test_facts_without_neurons_do_not_change_and_arms_are_asked_for(groups):
         enhancement(model, groups, {"LAKN": NEURONS}, facts, factors=())
     with pytest.raises(InputError, match="groups: found"):
         enhancement(model, HELD_OUT, {"LAKN": NEURONS}, facts)
+    with pytest.raises(InputError, match="groups: found no wrong answer in the half dev"):
+        enhancement(model, groups[groups["half"] == "test"], {"LAKN": NEURONS}, facts)

@@ -9,7 +9,7 @@ from tiny_models import tiny_model
 from knlib.controls import layer_matched
 from knlib.errors import InputError
 from knlib.prediction import predict, score_answers
-from knlib.uses import answers, before_after, check_disjoint, spelled_alike, use_summary, with_controls
+from knlib.uses import answers, before_after, check_disjoint, finding, spelled_alike, use_summary, with_controls
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bert"])
@@ -115,3 +115,15 @@ def test_summary_of_booleans_and_of_one_fact():
     assert one[["low", "high", "control_low", "difference_high"]].isna().all() and one["facts"] == 1
     with pytest.raises(InputError, match="expected a column gain"):
         use_summary(table(), ["arm"], "gain")
+
+
+def test_a_finding_says_which_way_it_went():
+    row = pd.Series({"estimate": 0.45, "low": 0.12, "high": 0.78, "control": 0.02, "control_low": 0.0,
+                     "control_high": 0.06, "difference": 0.43, "difference_low": 0.1, "difference_high": 0.76})  # fmt: skip
+    assert finding(row) == "45 % [12, 78], control 2 % [0, 6], difference +43 [+10, +76]: excludes 0"
+    assert finding(row.replace({0.1: -0.1})).endswith("difference +43 [-10, +76]: does not exclude 0")
+    assert finding(row.replace({0.1: 0.0})).endswith("does not exclude 0")
+    summary = use_summary(table(), ["arm", "group"])
+    assert finding(summary.loc[("full", "new")]) == "50 % [50, 50], no control"
+    one = use_summary(table().query("owner == 'g'"), ["arm", "group"]).loc[("LAKN", "new")]
+    assert finding(one) == "50 %, control 25 %, difference +25: one fact, no interval"

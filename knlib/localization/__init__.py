@@ -15,13 +15,14 @@ from ..errors import InputError, Literal
 from .entropy import with_entropy
 from .gates import REASONS, REPORT_COLUMNS, Report, gather, lacks_languages, relation_generic
 from .kn import relation_neurons
+from .permutation_null import null_threshold
 from .random_effects import random_effects
 from .registry import LOCALIZERS, Evidence, Localizer, Verdict, register
 from .sharing import sharing
 from .stability import stability
 
-__all__ = ["LOCALIZERS", "REASONS", "Evidence", "Verdict", "localize", "register", "relation_neurons", "sharing",
-           "with_entropy"]  # fmt: skip
+__all__ = ["LOCALIZERS", "REASONS", "Evidence", "Verdict", "localize", "null_threshold", "register",
+           "relation_neurons", "sharing", "with_entropy"]  # fmt: skip
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
