@@ -11,7 +11,7 @@ PARAMETERS = $(foreach v,$(.VARIABLES),$(if $(filter command line,$(origin $(v))
 # Cells tagged nbval-check-output are compared with their kept outputs, the others only run.
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout 1200 --nbval-sanitize-with tests/nbval.cfg
 
-.PHONY: help install figures test lab models facts constraints clean
+.PHONY: help install figures test lab grid models facts constraints clean
 
 help:  ## what there is to do
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ test: install  ## ruff, pytest, nbval
 
 lab: install  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir notebooks
+
+grid: install  ## run the cells of the Query Localization study that have no result: CELL=D3 for one
+	$(BIN)/python -m knlib.query_localization.grid $(CELL)
 
 models: install  ## train the three Atlas models again (hours on a CPU, resumable), then measure and ship them
 	$(BIN)/python -m atlas.build_templates

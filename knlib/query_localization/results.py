@@ -41,12 +41,12 @@ def rounded(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def to_csv(table: pd.DataFrame) -> str:
-    return table.toto_csv(index=False, lineterminator="\n")
+    return table.to_csv(index=False, lineterminator="\n")
 
 
 def read_table(source) -> pd.DataFrame:
     # Only empty cells are missing values: "NA" and "None" may be names.
-    return pd.readto_csv(source, keep_default_na=False, na_values=[""], float_precision="round_trip")
+    return pd.read_csv(source, keep_default_na=False, na_values=[""], float_precision="round_trip")
 
 
 def write(path: Path, text: str) -> None:
