@@ -72,10 +72,11 @@ def layer_matched(pairs: Pairs, neurons: int, draw: np.random.Generator) -> Pair
 def activation_matched(pairs: Pairs, activations: np.ndarray, draw: np.random.Generator) -> Pairs:
     """For every neuron another one of its layer with a similar |activation|; `activations` [layers, neurons]."""
     chosen: set[tuple[int, int]] = set()
+    taken = set(pairs)
     for layer, neuron in sorted(pairs):
         size = np.abs(activations[layer])
-        order = np.argsort(np.abs(size - size[neuron]), kind="stable")
-        free = [int(n) for n in order if (layer, int(n)) not in chosen and (layer, int(n)) not in pairs]
+        order = np.argsort(np.abs(size - size[neuron]), kind="stable").tolist()
+        free = [n for n in order if (layer, n) not in chosen and (layer, n) not in taken]
         if not free:
             raise InputError("controls", found=Literal(f"too many neurons in layer {layer}"),
                              expected="at most half of a layer's")  # fmt: skip

@@ -1,9 +1,10 @@
-"""The answer's log-probability from the last hidden state, in blocks of the vocabulary."""
+"""The head: the answer's log-probability from the last hidden state, in blocks of the vocabulary; the final norm's gain."""
 
 import torch
 
+from .errors import InputError, Literal
 from .models import Model
-from .sites import Site
+from .sites import Site, uncached
 
 BLOCK = 8192
 
@@ -19,11 +20,11 @@ class LinearHead:
         self.hidden: torch.Tensor | None = None
 
     def capture(self):
-        """A hook handle; while it lives, only one row goes through the full head."""
+        """A hook handle; while it lives, no row goes through the full head."""
 
         def hook(module, inputs):
             self.hidden = inputs[0][:, 0]
-            return (inputs[0][:1].detach(), *inputs[1:])
+            return (inputs[0][:0], *inputs[1:])
 
         return self.module.register_forward_pre_hook(hook)
 
@@ -72,3 +73,51 @@ class _AnswerLogProbability(torch.autograd.Function):
     def backward(context, gradient):
         (slope,) = context.saved_tensors
         return gradient[:, None] * slope, None, None, None
+
+
+@torch.no_grad()
+def final_gain(model: Model) -> torch.Tensor:
+    """What the norm before the output embedding multiplies each coordinate by, [width]; ones where there is no norm.
+
+    Measured, not read: some norms store the gain less 1. Raises `InputError` for a head with a transform of its own (a
+    dense layer, a second norm), where no direction of the stream stands for a token.
+
+    Example
+    -------
+    >>> final_gain(load_model("atlas-gpt2")).shape
+    torch.Size([192])
+    """
+    seen = _before_head(model)
+    if len(seen) > 1 or any(next(module.parameters(recurse=False)).ndim != 1 for module in seen):
+        words = ", ".join(type(module).__name__ for module in seen)
+        raise InputError(f"model {model.name}, head", found=Literal(f"a transform of its own ({words})"),
+                         expected="at most a norm between the last layer and the output embedding")  # fmt: skip
+    weight = model.network.get_output_embeddings().weight
+    if not seen:
+        return weight.new_ones(weight.shape[1])
+    # Of mean 0 and so large that the norm's epsilon does not count.
+    signs = weight.new_ones(1, weight.shape[1])
+    signs[:, ::2] = -1
+    norm = seen[0]
+    return ((norm(1000 * signs) - norm(0 * signs)) / signs)[0]
+
+
+def _before_head(model: Model) -> list:
+    """Modules with parameters of their own that run between the last layer and the output embedding, in order."""
+    head, last = model.network.get_output_embeddings(), model.layers[-1]
+    layered = set(last.modules())
+    seen: list = []
+    handles = [last.register_forward_hook(lambda *_: seen.clear())]
+    for module in model.network.modules():
+        own = next(module.parameters(recurse=False), None) is not None
+        # What holds the head is no step before it, though it may have a parameter (the bias of BERT's).
+        if own and module not in layered and head not in module.modules():
+            handles.append(module.register_forward_hook(lambda m, *_: seen.append(m)))
+    handles.append(head.register_forward_pre_hook(lambda *_: seen.append(None)))
+    try:
+        ids = torch.tensor([[*model.specials[0], 5, 6]], device=model.device)
+        model.network(input_ids=ids, attention_mask=torch.ones_like(ids), **uncached(model))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen[: seen.index(None)]

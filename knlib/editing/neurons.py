@@ -74,7 +74,20 @@ def value_edit(model: Model, edits: pd.DataFrame, neurons: pd.DataFrame, *, l1: 
                                  expected=f"{len(column)}, the width of the stream")  # fmt: skip
             change = column.norm() * (l2 * new - l1 * old).to(column)
             changes[pair] = changes[pair] + change if pair in changes else change
-    with _kept(model, tuple(changes)):
+    with add_to_columns(model, changes):
+        yield model
+
+
+@contextmanager
+def add_to_columns(model: Model, changes: dict[tuple[int, int], torch.Tensor]):
+    """Each (layer, neuron)'s column has its change, [width], added within the `with` block; undone as in `scale_columns`.
+
+    Example
+    -------
+    >>> with add_to_columns(model, {(3, 5): model.unembedding(17)}):
+    ...     found = predict(model, queries, facts)
+    """
+    with _kept(model, neuron_pairs(model, changes)):
         for pair, change in changes.items():
             model.column(*pair).add_(change)
         yield model
@@ -90,16 +103,30 @@ def answer_directions(model: Model, rows: pd.DataFrame) -> tuple[torch.Tensor, t
     -------
     >>> old, new = answer_directions(model, edits.head(1))
     """
-    found = []
-    for row in rows.itertuples():
-        pair = [answer_tokens(model, row.prompt, row.space, text) for text in (row.answer, row.new)]
-        differing = next(((a, b) for a, b in zip(*pair, strict=False) if a != b), None)
-        if differing is None:
-            raise InputError(f"edits, fact {row.fact}", found=Literal(f"{row.answer!r} -> {row.new!r}"),
-                             expected="answers, neither of which begins with the other")  # fmt: skip
-        found.append(torch.stack([_unit(model.unembedding(token)) for token in differing]))
+    found = [
+        torch.stack([_unit(model.unembedding(token)) for token in differing_tokens(model, row)])
+        for row in rows.itertuples()
+    ]
     old, new = torch.stack(found).mean(0)
     return old, new
+
+
+def differing_tokens(model: Model, row) -> tuple[int, int]:
+    """The first tokens in which the answer and the new answer of a query row (`prompt`, `space`, `answer`, `new`) differ.
+
+    A token that both begin with would be taken away and given back. Raises `InputError` where one begins the other.
+
+    Example
+    -------
+    >>> differing_tokens(model, next(edits.itertuples()))
+    (1523, 871)
+    """
+    pair = [answer_tokens(model, row.prompt, row.space, text) for text in (row.answer, row.new)]
+    differing = next(((a, b) for a, b in zip(*pair, strict=False) if a != b), None)
+    if differing is None:
+        raise InputError(f"edits, fact {row.fact}", found=Literal(f"{row.answer!r} -> {row.new!r}"),
+                         expected="answers, neither of which begins with the other")  # fmt: skip
+    return differing
 
 
 def _unit(row: torch.Tensor) -> torch.Tensor:
