@@ -15,8 +15,8 @@ class PathBatch:
     """Some sites, and straight paths of one layer's neurons that end at a site's own, or where `set_paths` is told.
 
     `neurons` [sites, layers, neurons] is what the model computes; `owner[p]` the site of path p; `begin` [paths, layers,
-    neurons] where the path starts, `end` where it ends (None: at the site's own). `layers` are the layers asked about, and requests count within them: k is
-    layer `layers[k]`. `log_values` [sites] is the objective (its logarithm for `prob`) of the model as it is.
+    neurons] where the path starts, `end` where it ends (None: at the site's own). `layers` are the layers asked about, and
+    requests count within them: k is layer `layers[k]`. `log_values` [sites] is the objective (its logarithm for `prob`) of the model as it is.
 
     Subclasses answer `measure`, `ablate`, `difference`, `project`.
     """
