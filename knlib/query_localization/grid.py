@@ -113,13 +113,22 @@ def run_grid(
     folder: Path = RESULTS,
     parts: Path = PARTS,
     fresh: bool = False,
+    save: bool = True,
     facts_each: int = 50,
     log: Callable[[str], None] = print,
 ) -> dict[str, Result]:
-    """Run the cells that have no stored result, with the cells that they need; one line for each.
+    """Results of cells and of those that they need: stored ones, and what has none is run on `facts_each` facts a relation.
 
-    `models`: slot -> model name. `fresh`: run them also where there is a result.
+    `models`: slot -> model name; only cells of these slots. `fresh`: run also what has a result. `save`: keep new results in
+    `folder`; notebooks do not, their chunks stay in `parts`. `log` gets one line for each cell.
+
+    Example
+    -------
+    >>> results = run_grid(["C1"], {"G": "atlas-gpt2"})
+    >>> list(results)
+    ['A1', 'C1']
     """
+    ids = [name for name in ids if CELLS[name].slot in models]
     wanted = [name for name in CELLS if name in ids or any(name in CELLS[i].inputs for i in ids)]
     open_study = cache(
         lambda slot: load_study(_model(models[slot]), *load_atlas(languages=("en",)), facts_each=facts_each)
@@ -130,7 +139,7 @@ def run_grid(
         head = f"{number} of {len(wanted)}: {name} {models[cell.slot]} {cell.experiment} {_words(cell.options)}"
         inputs = {i: done[i] for i in cell.inputs}
         try:
-            if fresh and name in ids:
+            if fresh:
                 raise InputError(name, found=Literal("a stored result"), expected="a new run")
             done[name] = load_result(cell, options_of(cell), _model(models[cell.slot]), folder, inputs=inputs)
             log(f"{head}: stored")
@@ -138,8 +147,9 @@ def run_grid(
             log(head)
             study = open_study(cell.slot)
             done[name] = run_cell(cell, study, inputs, parts=parts / name, progress=sys.stderr.isatty())
-            save_result(done[name], cell, folder)
-            shutil.rmtree(parts / name, ignore_errors=True)
+            if save:
+                save_result(done[name], cell, folder)
+                shutil.rmtree(parts / name, ignore_errors=True)
     return done
 
 
