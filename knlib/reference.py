@@ -16,7 +16,8 @@ class PathBatch:
 
     `neurons` [sites, layers, neurons] is what the model computes; `owner[p]` the site of path p; `begin` [paths, layers,
     neurons] where the path starts, `end` where it ends (None: at the site's own). `layers` are the layers asked about, and
-    requests count within them: k is layer `layers[k]`. `log_values` [sites] is the objective (its logarithm for `prob`) of the model as it is.
+    requests count within them: k is layer `layers[k]`. `log_values` [sites] is the objective (its logarithm
+    for `prob`) of the model as it is.
 
     Subclasses answer `measure`, `ablate`, `difference`, `project`.
     """

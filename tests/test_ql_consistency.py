@@ -351,6 +351,7 @@ def test_no_machine_is_named_and_importing_draws_nothing():
         assert not found, (path.name, found)
     code = f"""
 import importlib, random, numpy, torch
+import sklearn.mixture  # draws from `random` while it is imported: not ours
 random.seed(3); numpy.random.seed(3); torch.manual_seed(3)
 before = random.getstate(), numpy.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()
 for name in {modules}: importlib.import_module(name)
