@@ -119,7 +119,7 @@ def run_grid(
 ) -> dict[str, Result]:
     """Results of cells and of those that they need: stored ones, and what has none is run on `facts_each` facts a relation.
 
-    `models`: slot -> model name; only cells of these slots. `fresh`: run also what has a result. `save`: keep new results in
+    `models`: slot -> model name; only cells of these slots. `fresh`: run `ids` also where there is a result. `save`: keep new results in
     `folder`; notebooks do not, their chunks stay in `parts`. `log` gets one line for each cell.
 
     Example
@@ -139,7 +139,7 @@ def run_grid(
         head = f"{number} of {len(wanted)}: {name} {models[cell.slot]} {cell.experiment} {_words(cell.options)}"
         inputs = {i: done[i] for i in cell.inputs}
         try:
-            if fresh:
+            if fresh and name in ids:
                 raise InputError(name, found=Literal("a stored result"), expected="a new run")
             done[name] = load_result(cell, options_of(cell), _model(models[cell.slot]), folder, inputs=inputs)
             log(f"{head}: stored")
