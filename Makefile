@@ -5,11 +5,14 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
 # Parameters of `make figures`: MODEL=... LANGUAGES=en,de NOTEBOOK=01 and any other notebook parameter in capitals.
-RESERVED := PYTHON VENV BIN TORCH NBVAL RESERVED PARAMETERS SHELL MAKEFLAGS MAKEOVERRIDES MFLAGS GNUMAKEFLAGS
+RESERVED := PYTHON VENV BIN TORCH NBVAL JOBS WORKERS RESERVED PARAMETERS SHELL MAKEFLAGS MAKEOVERRIDES MFLAGS GNUMAKEFLAGS
 PARAMETERS = $(foreach v,$(.VARIABLES),$(if $(filter command line,$(origin $(v))),$(if $(filter $(RESERVED),$(v)),,$(v)='$($(v))')))
 
 # Cells tagged nbval-check-output are compared with their kept outputs, the others only run.
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout 1200 --nbval-sanitize-with tests/nbval.cfg
+# One process per core, each with one thread; files in the given order, because notebooks take longest.
+JOBS ?= 2
+WORKERS = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install figures test lab grid models facts constraints clean
 
@@ -28,11 +31,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 figures: install  ## run the notebooks, write figures/: MODEL=... LANGUAGES=en,de NOTEBOOK=01
 	$(BIN)/python -m knlib.notebook run $(PARAMETERS)
 
-test: install  ## ruff, pytest, nbval
+test: install  ## ruff, pytest and nbval on two cores: JOBS=8 for more
 	$(BIN)/ruff check knlib atlas tests
 	$(BIN)/ruff format --check knlib atlas tests
-	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest $(NBVAL) notebooks/[0-9]*.ipynb
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) $(NBVAL) notebooks/[0-9]*.ipynb tests
 
 lab: install  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir notebooks

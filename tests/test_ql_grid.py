@@ -19,7 +19,7 @@ COUNT = Cell("A1", "G", "count", {"factor": 2.0})
 @pytest.fixture
 def counted(monkeypatch):
     """An experiment that only counts: the chunks that it was asked for, and how often it was prepared."""
-    calls = SimpleNamespace(prepared=0, chunks=[], stop=None)
+    calls = SimpleNamespace(prepared=0, chunks=[], stop=None, skip=False)
 
     def prepare(study, options, inputs):
         calls.prepared += 1
@@ -30,6 +30,8 @@ def counted(monkeypatch):
             raise KeyboardInterrupt
         calls.chunks.append(list(facts))
         own = study.of(facts)
+        if "s:la" in facts and calls.skip:
+            return pd.DataFrame([])
         return pd.DataFrame({"fact": own["fact"], "value": prepared * own.index.to_numpy() / 7, "note": np.nan})
 
     def summary(study, options, rows):
@@ -93,6 +95,13 @@ def test_some_facts_give_the_rows_that_they_have_in_the_whole(counted, study):
     assert to_csv(part) == to_csv(whole[whole["fact"].isin(some)])
     with pytest.raises(InputError, match="nobody"):
         run_cell(COUNT, study, {}, facts=["nobody"])
+
+
+def test_facts_that_an_experiment_leaves_out_have_no_rows(counted, study, tmp_path):
+    counted.skip = True
+    found = run_cell(COUNT, study, {}, parts=tmp_path)
+    assert set(found.rows["fact"]) == set(study.names[:8])
+    assert to_csv(run_cell(COUNT, study, {}, parts=tmp_path).rows) == to_csv(found.rows)
 
 
 def test_a_result_comes_back_as_it_was_and_only_for_its_model_options_and_inputs(counted, study, tmp_path):

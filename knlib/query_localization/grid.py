@@ -101,7 +101,7 @@ def run_cell(
             # Read back in any case: a run that was killed and one that was not must end alike.
             tables.append(read_table(io.StringIO(text)))
             bar.update(len(chunk))
-    rows = pd.concat([table for table in tables if len(table)], ignore_index=True)
+    rows = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
     provenance = config | {"hash": config_hash(config), "model_name": study.model.name, "dropped": study.dropped}
     return Result(rows, experiment.summary(study, options, rows), provenance)
 

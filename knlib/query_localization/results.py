@@ -45,8 +45,11 @@ def to_csv(table: pd.DataFrame) -> str:
 
 
 def read_table(source) -> pd.DataFrame:
-    # Only empty cells are missing values: "NA" and "None" may be names.
-    return pd.read_csv(source, keep_default_na=False, na_values=[""], float_precision="round_trip")
+    try:
+        # Only empty cells are missing values: "NA" and "None" may be names.
+        return pd.read_csv(source, keep_default_na=False, na_values=[""], float_precision="round_trip")
+    except pd.errors.EmptyDataError:  # facts that the experiment leaves out
+        return pd.DataFrame()
 
 
 def write(path: Path, text: str) -> None:

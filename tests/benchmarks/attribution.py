@@ -98,8 +98,8 @@ def make_prompts(model: Model, tokens: int, count: int) -> list[Site]:
 
 def ours(model: Model, sites: list[Site], **options) -> np.ndarray:
     """Scores [sites, layers, neurons] by the engine's default path."""
-    defaults = {"method": "ig", "objective": "prob", "baseline": "zero", "formula": "difference", "quadrature": "adaptive", "tolerance": 1e-2,
-                "steps": STEPS, "engine": "fast", "seed": 0, "formula": "difference"}  # fmt: skip
+    defaults = {"method": "ig", "objective": "prob", "baseline": "zero", "formula": "difference",
+                "quadrature": "adaptive", "tolerance": 1e-2, "steps": STEPS, "engine": "fast", "seed": 0}  # fmt: skip
     return Scorer(model, list(range(model.n_layers)), defaults | options, None).score(sites)[0]
 
 
