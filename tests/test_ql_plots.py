@@ -128,7 +128,7 @@ def test_shares_count_facts_below_a_threshold_and_below_it_under_all_methods():
     expected = {"ig": 4 / 12, "sig": 3 / 12, "amig": 2 / 12, "all three": 2 / 12}
     assert {name: found["one", name, "ours"] for name in expected} == pytest.approx(expected)
     table = tables.share_table(score_rows())
-    assert table.loc[("one", "ig"), "static .3"].startswith("33 [")
+    assert table.loc[("one", "ig"), "static 0.3"].startswith("33 [")
     assert table.loc[("one", "ig"), "J* < .5"].startswith("50 [") and table.loc[("one", "ig"), "two modes"] == "no"
     overlap = tables.overlap_table(score_rows())
     assert overlap.loc[("two", "sig"), ["J_null", "J", "J_ceil"]].tolist() == pytest.approx([0.1, 0.4, 0.9])

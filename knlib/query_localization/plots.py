@@ -19,8 +19,8 @@ from .thresholds import STATIC
 
 METHOD_COLORS = {"ig": COLORS[0], "sig": COLORS[1], "amig": COLORS[2], "all three": "black"}
 LABEL_COLORS = {"consistent": COLORS[0], "inconsistent": COLORS[3]}
-SET_NAMES = {"self": "its own", "neighbour_one": "one\nneighbour's", "neighbour_union": "neighbours'\nunion",
-             "intersection": "neighbours'\nintersection", "refine": "in most\nneighbours", "other_fact": "another\nfact's",
+SET_NAMES = {"self": "its own", "neighbour_one": "one\nneighbour", "neighbour_union": "all\njoined",
+             "intersection": "all\nagree", "refine": "most\nagree", "other_fact": "another\nfact",
              "random": "random"}  # fmt: skip
 SCORE_NAMES = {"cs_1": "CS_1", "cs_2": "CS_2", "jaccard": "J"}
 KIND_STYLES = {"one fact": (COLORS[3], "o-"), "other facts": (COLORS[0], "D--"), "random neurons": (COLORS[7], "x:")}
@@ -137,7 +137,7 @@ def mapping_bars(table: pd.DataFrame) -> Figure:
             ax.set(title=f"{model}: neurons × {factor:g}", xticks=x, ylabel="change of log P")
             ax.set_xticklabels([SET_NAMES[name] for name in sets])
     handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, title="the fact is", loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.legend(handles, names, title="the fact is", title_fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     sns.despine(figure)
     figure.tight_layout()
     return figure
@@ -169,9 +169,10 @@ def welch_bars(table: pd.DataFrame, noise: Sequence[float], threshold: float = S
             axes[1].annotate(text, (place + 0.4 * (number - 0.5), np.nan_to_num(value)), ha="center", va="bottom",
                              fontsize=9, xytext=(0, 2), textcoords="offset points")  # fmt: skip
     axes[1].axhline(0, color="black", linewidth=0.8)
-    axes[1].set(title="Consistent against inconsistent facts", ylabel="Welch's t", xticks=x)
+    axes[1].set(title="Consistent against inconsistent facts", ylabel="Welch's t", xticks=x, xlim=(-0.6, len(x) - 0.4))
+    axes[1].margins(y=0.12)
     axes[1].set_xticklabels(list(table.index))
-    axes[1].legend(title="labels", loc="center left", bbox_to_anchor=(1, 0.5))
+    axes[1].legend(title="labels", title_fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     sns.despine(figure)
     figure.tight_layout()
     return figure

@@ -87,6 +87,8 @@ def dose_and_mediation(doses: pd.DataFrame, mediation: pd.DataFrame) -> Figure:
         axes[0].errorbar(own["factor"], own["estimate"].astype(float), yerr=arms(own), fmt=style, color=colors[model],
                          markersize=4, linewidth=1.3, label=label)  # fmt: skip
     axes[0].axhline(0, color="black", linewidth=0.8)
+    # From suppressed to doubled, effects differ by powers of ten.
+    axes[0].set_yscale("symlog", linthresh=0.1)
     axes[0].set(title="Dose", xlabel="factor on attention", ylabel="change of log P")
     axes[0].legend(loc="best")
     x = np.arange(len(SHARE_NAMES))
@@ -125,7 +127,9 @@ def frontier(table: pd.DataFrame, *, times: float | None = None) -> Figure:
     for ax in axes.flat:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             known.setdefault(label, handle)
-    figure.legend(known.values(), known, title="neurons by", loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.legend(
+        known.values(), known, title="neurons by", title_fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5)
+    )
     sns.despine(figure)
     figure.tight_layout()
     return figure

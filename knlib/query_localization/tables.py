@@ -111,19 +111,19 @@ def _draws(table: pd.DataFrame) -> Draws:
     return Draws(dict(zip(table["fact"], table["relation"], strict=True)))
 
 
-def share_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Per cent of inconsistent facts, models and methods x thresholds: below the static one of CS_2 at four queries, below
+def share_table(table: pd.DataFrame, threshold: float = STATIC) -> pd.DataFrame:
+    """Per cent of inconsistent facts, models and methods x thresholds: below a static one of CS_2 at four queries, below
     Otsu's (with its verdict on two modes), and with J* below a half; mode `ours`."""
-    static = shares(table, [STATIC])
+    static = shares(table, [threshold])
     static = static[static["mode"] == "ours"].set_index(["model", "method"])
-    found = pd.DataFrame({"static .3": static.apply(percent, axis=1)})
+    found = pd.DataFrame({f"static {threshold:g}": static.apply(percent, axis=1)})
     own = table[table["mode"] == "ours"]
     for (model, method), part in own.groupby(["model", "method"], sort=False):
         key, values = (model, method), part.loc[part["set"] == "threshold", "cs_2_k4"].dropna()
-        threshold = otsu(values)
-        if threshold is not None:
-            found.loc[key, "Otsu at"] = f"{threshold:.2f}"
-            found.loc[key, "below Otsu"] = f"{100 * (values < threshold).mean():.0f}"
+        best = otsu(values)
+        if best is not None:
+            found.loc[key, "Otsu at"] = f"{best:.2f}"
+            found.loc[key, "below Otsu"] = f"{100 * (values < best).mean():.0f}"
             modes = bimodality(values).bimodal if len(values) >= 4 else False
             found.loc[key, "two modes"] = "yes" if modes else "no"
         top = part[part["set"] == "top10"].set_index("fact")["j_star"]
