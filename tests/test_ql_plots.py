@@ -10,9 +10,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from tiny_study import tiny_study
 
 from knlib.errors import InputError
-from knlib.query_localization import live, plots, synapse_plots, tables
+from knlib.query_localization import explorer, live, plots, synapse_plots, tables
 from knlib.query_localization.mapping import SETS
 from knlib.query_localization.scores import overlap_scores
 from knlib.query_localization.synapses import Columns
@@ -196,3 +197,25 @@ def test_tables_skip_what_was_not_run():
         tables.verdicts(results, slots)
     found = SimpleNamespace(rows=pd.DataFrame({"fact": ["a", "b"]}), summary={}, provenance={"hash": "h"})
     assert tables.status({"A1": found}, slots, ["A1"]).loc["A1", ["facts", "result"]].tolist() == [2, "stored"]
+
+
+def test_sliders_redraw_figure_and_numbers(monkeypatch):
+    shown = []
+    monkeypatch.setattr(explorer, "display", shown.append)
+    study = tiny_study()
+    boxes = {
+        "threshold": explorer.threshold_slider(score_rows(), 0.3),
+        "alpha": explorer.alpha_slider(study.model, next(study.queries.itertuples()), 0.3),
+        "budget": explorer.budget_slider(edit_rows(), "one", 4.0),
+    }
+    assert len(shown) == 6
+    sliders = {name: box.children[0] for name, box in boxes.items()}
+    assert sliders["budget"].value == 5.0
+    sliders["threshold"].value = 0.6
+    figure, table = shown[-2:]
+    assert table.loc["one", "ig"].startswith("67 [") and figure.axes[0].lines[-1].get_xdata()[0] == 0.6
+    few = shown[3].loc["norm", "synapses"]
+    sliders["alpha"].value = 0.9
+    assert 0 < shown[-1].loc["norm", "synapses"] < few and shown[-1].loc["norm", "in sinks, %"] == 0
+    sliders["budget"].value = 1.0
+    assert shown[-1].loc["self", ("erase", "loc")] == 90
