@@ -81,11 +81,13 @@ def dose_and_mediation(doses: pd.DataFrame, mediation: pd.DataFrame) -> Figure:
     models = list(dict.fromkeys([*mediation["model"], *doses["model"]]))
     colors = dict(zip(models, MODEL_COLORS, strict=False))
     figure, axes = plt.subplots(1, 2, figsize=(12, 3.6), width_ratios=(1.2, 1))
+    names = {"self": "synapses", "mass_matched": "others of equal mass"}
+    styles = {"self": "o-", "mass_matched": "D:"}
     for (model, name), own in doses.groupby(["model", "set"], sort=False):
-        style = "o-" if name == "self" else "D:"
-        label = f"{model}, {'synapses' if name == 'self' else 'equal mass'}"
-        axes[0].errorbar(own["factor"], own["estimate"].astype(float), yerr=arms(own), fmt=style, color=colors[model],
-                         markersize=4, linewidth=1.3, label=label)  # fmt: skip
+        axes[0].errorbar(own["factor"], own["estimate"].astype(float), yerr=arms(own), fmt=styles[name], markersize=4,
+                         color=colors[model], linewidth=1.3)  # fmt: skip
+    for name, style in styles.items():
+        axes[0].plot([], [], style, color="0.3", markersize=4, label=names[name])
     axes[0].axhline(0, color="black", linewidth=0.8)
     # From suppressed to doubled, effects differ by powers of ten.
     axes[0].set_yscale("symlog", linthresh=0.1)
