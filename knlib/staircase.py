@@ -63,9 +63,11 @@ class StaircaseBatch(PathBatch):
             self.clean_products = CleanProducts(model)
             self.columns = torch.zeros_like(self.columns)
         self.tokens = 1 if self.prefix else self.ids.shape[1]
+        self.clean_is_known = False
         clean = Pass(self, {}, None)
         with torch.no_grad():
             self.log_values = clean.run().cpu().double().numpy()[:real]
+        self.clean_is_known = True
         self.neurons = torch.stack([clean.neurons[i] for i in layers], dim=1)[:real]
         self.outputs = torch.stack([clean.outputs[i] for i in layers], dim=1)[:real]
         self.set_paths(list(range(real)), None)

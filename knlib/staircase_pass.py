@@ -42,7 +42,7 @@ class Pass:
         self.rows, self.prompts, self.in_rows, self.fresh = None, None, False, None
 
     def run(self) -> torch.Tensor:
-        """Log-values of all rows, [sites + rows]."""
+        """Log-values of all rows, [sites + rows]; 0 for the clean ones where the batch knows them."""
         model, batch = self.model, self.batch
         handles = [model.base.register_forward_hook(self._pick)]
         for i, (layer, projection) in enumerate(zip(model.layers, model.down_projections, strict=True)):
@@ -66,12 +66,21 @@ class Pass:
         finally:
             for handle in handles:
                 handle.remove()
-        rows = self._row_prompts()
+        rows = self._head_prompts()
         if head:
-            return head.values(batch.sites, rows, batch.objective)
-        return answer_values(logits[:, 0], batch.sites, rows, batch.objective)
+            values = head.values(batch.sites, rows, batch.objective)
+        else:
+            values = answer_values(logits[:, 0], batch.sites, rows, batch.objective)
+        return torch.cat([values.new_zeros(self.sites), values]) if self._skips_clean else values
 
-    def _row_prompts(self) -> torch.Tensor:
+    @property
+    def _skips_clean(self) -> bool:
+        """The head is large, and what it makes of the clean rows is known after the first pass."""
+        return self.prompts is not None and self.batch.clean_is_known
+
+    def _head_prompts(self) -> torch.Tensor:
+        if self._skips_clean:
+            return self.prompts
         clean = torch.arange(self.sites, device=self.batch.ids.device)
         return clean if self.prompts is None else torch.cat([clean, self.prompts])
 
@@ -210,8 +219,8 @@ class Pass:
 
     def _pick(self, module, inputs, output):
         """Only the site's position goes on to the head."""
-        hidden = output[0]
-        rows = self._row_prompts().to(hidden.device)
+        hidden = output[0][self.sites :] if self._skips_clean else output[0]
+        rows = self._head_prompts().to(hidden.device)
         picked = hidden[torch.arange(len(rows), device=hidden.device), self.batch.columns.to(hidden.device)[rows]][
             :, None
         ]
