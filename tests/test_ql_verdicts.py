@@ -77,10 +77,9 @@ def test_every_part_turned_round_contradicts_and_widened_leaves_undecided(hypoth
                     value.update(estimate(2 * reading.bound - value["estimate"]))
                 else:
                     value.update(estimate(value["estimate"], half=5.0))
-            assert verdicts(found)[hypothesis.id] == outcome
-            others = {
-                name: word for name, word in verdicts(found).items() if name.split()[0] != hypothesis.id.split()[0]
-            }
+            words = verdicts(found)
+            assert words[hypothesis.id] == outcome
+            others = {name: word for name, word in words.items() if name.split()[0] != hypothesis.id.split()[0]}
             assert set(others.values()) == {SUPPORTED}
 
 
