@@ -18,6 +18,7 @@ from knlib.query_localization.mapping import SETS
 from knlib.query_localization.scores import overlap_scores
 from knlib.query_localization.synapses import Columns
 from knlib.query_localization.thresholds import SWEEP
+from knlib.query_localization.verdicts import HYPOTHESES
 
 MODELS = ("one", "two")
 LABELS = ("consistent", "inconsistent")
@@ -219,3 +220,11 @@ def test_sliders_redraw_figure_and_numbers(monkeypatch):
     assert 0 < shown[-1].loc["norm", "synapses"] < few and shown[-1].loc["norm", "in sinks, %"] == 0
     sliders["budget"].value = 1.0
     assert shown[-1].loc["self", ("erase", "loc")] == 90
+
+
+def test_without_an_inconsistent_fact_the_mapping_hypothesis_is_undecided():
+    parts = next(h for h in HYPOTHESES if h.id == "H3").parts
+    summary = {"self_less": {"all": {}, "consistent": {}, "inconsistent": {}}, "interaction": {}}
+    assert [reading.find(summary) for part in parts for reading in part] == [None, None]
+    nothing = pd.DataFrame({"circular": [np.nan], "split-half": [np.nan]}, index=["one"])
+    assert plots.welch_bars(nothing, np.linspace(0, 1, 100)).axes[1].get_ylim() == (0, 1)

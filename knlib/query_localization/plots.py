@@ -22,6 +22,7 @@ LABEL_COLORS = {"consistent": COLORS[0], "inconsistent": COLORS[3]}
 SET_NAMES = {"self": "its own", "neighbour_one": "one\nneighbour", "neighbour_union": "all\njoined",
              "intersection": "all\nagree", "refine": "most\nagree", "other_fact": "another\nfact",
              "random": "random"}  # fmt: skip
+LONGEST = 62  # letters of a title over one of two panels
 SCORE_NAMES = {"cs_1": "CS_1", "cs_2": "CS_2", "jaccard": "J"}
 KIND_STYLES = {"one fact": (COLORS[3], "o-"), "other facts": (COLORS[0], "D--"), "random neurons": (COLORS[7], "x:")}
 
@@ -37,7 +38,8 @@ def fact_maps(maps: dict[str, np.ndarray], dots: dict[str, np.ndarray], *, colum
         image = ax.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
         layers, places = np.nonzero(dots[title])
         ax.plot(places, layers, "o", color=COLORS[3], markersize=4)
-        ax.set(title=title, xlabel="bin of neurons", ylabel="layer", yticks=range(len(values)))
+        ax.set(xlabel="bin of neurons", ylabel="layer", yticks=range(len(values)))
+        ax.set_title(title if len(title) <= LONGEST else f"{title[: LONGEST - 1]}…", fontsize=9)
         ax.spines[:].set_visible(True)
     for ax in list(axes.flat)[len(maps) :]:
         ax.remove()
@@ -170,6 +172,7 @@ def welch_bars(table: pd.DataFrame, noise: Sequence[float], threshold: float = S
                              fontsize=9, xytext=(0, 2), textcoords="offset points")  # fmt: skip
     axes[1].axhline(0, color="black", linewidth=0.8)
     axes[1].set(title="Consistent against inconsistent facts", ylabel="Welch's t", xticks=x, xlim=(-0.6, len(x) - 0.4))
+    axes[1].set_ylim(*((0, 1) if table[list(colors)].isna().all(axis=None) else (None, None)))
     axes[1].margins(y=0.12)
     axes[1].set_xticklabels(list(table.index))
     axes[1].legend(title="labels", title_fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))

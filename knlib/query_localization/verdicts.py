@@ -95,9 +95,9 @@ HYPOTHESES = (
                "labels make no difference on the other phrasings"),
     Hypothesis("H3", "neurons belong to the query", (
         (Reading("log p of inconsistent facts, `self` less `neighbour_union` suppressed", *_MAPPING,
-                 lambda s: s["self_less"]["inconsistent"]["neighbour_union"], "below"),),
+                 lambda s: s["self_less"]["inconsistent"].get("neighbour_union"), "below"),),
         (Reading("the same, inconsistent less consistent facts", *_MAPPING,
-                 lambda s: s["interaction"]["neighbour_union"], "below"),),
+                 lambda s: s["interaction"].get("neighbour_union"), "below"),),
     ), "a fact's other phrasings need its neurons as much"),
     Hypothesis("H4", "synapses select neurons", (
         (Reading("size of the neurons' values, synapses less others of equal mass", *_VALUE,
