@@ -10,8 +10,9 @@ PARAMETERS = $(foreach v,$(.VARIABLES),$(if $(filter command line,$(origin $(v))
 
 # Cells tagged nbval-check-output are compared with their kept outputs, the others only run.
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout 1200 --nbval-sanitize-with tests/nbval.cfg
-# One process per core, each with one thread; files in the given order, because notebooks take longest.
+# Notebooks, or files of tests, side by side: one process per core. JOBS=1 where they would share a GPU.
 JOBS ?= 2
+# In the given order, because notebooks take longest.
 WORKERS = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install figures test lab grid models facts constraints clean
@@ -29,7 +30,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 figures: install  ## run the notebooks, write figures/: MODEL=... LANGUAGES=en,de NOTEBOOK=01
-	$(BIN)/python -m knlib.notebook run $(PARAMETERS)
+	$(BIN)/python -m knlib.notebook run JOBS=$(JOBS) $(PARAMETERS)
 
 test: install  ## ruff, pytest and nbval on two cores: JOBS=8 for more
 	$(BIN)/ruff check knlib atlas tests

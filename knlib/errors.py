@@ -13,6 +13,16 @@ class InputError(ValueError):
     def __init__(self, where: object, *, found: object, expected: str):
         super().__init__(f"{where}: found {_short(found)}, expected {expected}")
 
+    def __reduce__(self):
+        # Keyword arguments are not pickled, and errors cross from one process to another.
+        return _from_text, (str(self),)
+
+
+def _from_text(text: str) -> InputError:
+    error = InputError.__new__(InputError)
+    ValueError.__init__(error, text)
+    return error
+
 
 def _short(value: object) -> str:
     text, limit = (" ".join(value.split()), 200) if isinstance(value, Literal) else (repr(value), 80)

@@ -28,7 +28,8 @@ class Gallery:
         stem = f"{self.notebook.split('_')[0]}_{name}"
         figure.savefig(self.folder / f"{stem}.png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
         entry = {"figure": f"{stem}.png", "notebook": self.notebook, "parameters": self.parameters, "caption": caption}
-        path = self.folder / "gallery.json"
+        # A file for each notebook: several may run side by side.
+        path = self.folder / f"{self.notebook}.json"
         entries = json.loads(path.read_text("utf8")) if path.exists() else {}
         entries[stem] = entry
         temporary = path.with_suffix(".tmp")
@@ -41,8 +42,9 @@ class Gallery:
 def write_index(folder: str | Path = FIGURES) -> None:
     """Write `README.md` of the figures folder from the entries that the notebooks left there."""
     folder = Path(folder)
-    path = folder / "gallery.json"
-    entries = json.loads(path.read_text("utf8")) if path.exists() else {}
+    entries: dict[str, dict] = {}
+    for path in sorted(folder.glob("*.json")):
+        entries |= json.loads(path.read_text("utf8"))
     lines = ["# Figures", "", "Written by the notebooks (`make figures`); do not edit.", ""]
     for _, entry in sorted(entries.items()):
         shown = ", ".join(f"`{name}={value}`" for name, value in entry["parameters"].items())

@@ -4,8 +4,11 @@ papermill ignores parameters that a notebook does not have; this runner rejects 
 """
 
 import ast
+import os
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 
 import nbformat
@@ -87,27 +90,55 @@ def plan(arguments: list[str]) -> list[tuple[Path, dict[str, object]]]:
 
 
 def run(arguments: list[str]) -> None:
-    """Execute the chosen notebooks with papermill; copies with outputs go to build/notebooks."""
-    import papermill
-
+    """Execute the chosen notebooks with papermill, `JOBS=2` side by side; copies with outputs go to build/notebooks."""
     from .gallery import write_index
 
+    jobs, arguments = jobs_of(arguments)
     steps = plan(arguments)
     BUILD.mkdir(parents=True, exist_ok=True)
-    for number, (path, parameters) in enumerate(steps, 1):
-        shown = " ".join(f"{name}={value}" for name, value in parameters.items())
-        print(f"[{number}/{len(steps)}] {path.stem} {shown}".rstrip(), flush=True)
-        start = time.monotonic()
-        try:
-            papermill.execute_notebook(
-                str(path), str(BUILD / path.name), parameters=parameters, cwd=str(NOTEBOOKS),
-                progress_bar=False, execution_timeout=CELL_TIMEOUT, kernel_name="python3",
-            )  # fmt: skip
-        except papermill.PapermillExecutionError as error:
-            raise InputError(f"{path.name}, cell {error.exec_count}", found=Literal(f"{error.ename}: {error.evalue}"),
-                             expected=f"a run to the end (see build/notebooks/{path.name})") from None  # fmt: skip
-        print(f"[{number}/{len(steps)}] {path.stem} done in {time.monotonic() - start:.0f} s", flush=True)
+    if jobs == 1:
+        for path, parameters in steps:
+            _execute(path, parameters, BUILD, None)
+    else:
+        # Processes, not threads: a notebook's client owns its event loop.
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            threads = max(1, (os.cpu_count() or 1) // jobs)
+            running = [pool.submit(_execute, path, parameters, BUILD, threads) for path, parameters in steps]
+            try:
+                for future in as_completed(running):
+                    future.result()
+            except InputError:
+                pool.shutdown(cancel_futures=True)
+                raise
     write_index()
+
+
+def jobs_of(arguments: list[str]) -> tuple[int, list[str]]:
+    """How many notebooks run at once, from `JOBS=n` (default 1), and the other arguments."""
+    given = [argument for argument in arguments if argument.startswith("JOBS=")]
+    text = given[-1].removeprefix("JOBS=") if given else "1"
+    if not text.isdigit() or int(text) < 1:
+        raise InputError("JOBS", found=text, expected="a whole number from 1")
+    return int(text), [argument for argument in arguments if argument not in given]
+
+
+def _execute(path: Path, parameters: dict[str, object], build: Path, threads: int | None) -> None:
+    import papermill
+
+    shown = " ".join(f"{name}={value}" for name, value in parameters.items())
+    print(f"{path.stem} {shown}".rstrip(), flush=True)
+    if threads is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # the kernel inherits it
+    start = time.monotonic()
+    try:
+        papermill.execute_notebook(
+            str(path), str(build / path.name), parameters=parameters, cwd=str(path.parent),
+            progress_bar=False, execution_timeout=CELL_TIMEOUT, kernel_name="python3",
+        )  # fmt: skip
+    except papermill.PapermillExecutionError as error:
+        raise InputError(f"{path.name}, cell {error.exec_count}", found=Literal(f"{error.ename}: {error.evalue}"),
+                         expected=f"a run to the end (see build/notebooks/{path.name})") from None  # fmt: skip
+    print(f"{path.stem} done in {time.monotonic() - start:.0f} s", flush=True)
 
 
 def record(arguments: list[str]) -> None:

@@ -1,12 +1,14 @@
 """notebook.py: parameters of notebooks, and what is kept of their outputs."""
 
+import pickle
+
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import knlib.notebook
 from knlib.errors import InputError
-from knlib.notebook import cleaned, notebooks, parameters_of, plan, typed
+from knlib.notebook import cleaned, jobs_of, notebooks, parameters_of, plan, run, typed
 
 PARAMETERS = """
 # A comment, and a line that is no assignment
@@ -129,3 +131,38 @@ def test_shipped_notebooks_have_parameters_that_are_known_by_name():
     for path in notebooks():
         found = parameters_of(path)
         assert found and all(name.isupper() for name in found), path.name
+
+
+def test_notebooks_run_side_by_side_and_an_error_arrives(folder, monkeypatch, capfd):
+    monkeypatch.setattr(knlib.notebook, "BUILD", folder / "build")
+    monkeypatch.setattr("knlib.gallery.write_index", lambda: None)
+    for path in notebooks():
+        notebook = nbformat.read(path, as_version=4)
+        notebook.metadata = {
+            "kernelspec": {"name": "python3", "display_name": "Python 3"},
+            "language_info": {"name": "python"},
+        }
+        nbformat.write(notebook, path)
+    run(["JOBS=2", "MODEL=mine"])
+    for name in ("01_first", "02_second"):
+        done = nbformat.read(folder / "build" / f"{name}.ipynb", as_version=4)
+        assert any('MODEL = "mine"' in cell.source for cell in done.cells)
+    assert "02_second done" in capfd.readouterr().out
+    notebook = nbformat.read(folder / "02_second.ipynb", as_version=4)
+    notebook.cells.append(new_code_cell("1 / 0"))
+    nbformat.write(notebook, folder / "02_second.ipynb")
+    with pytest.raises(InputError, match=r"02_second.ipynb, cell \d: found ZeroDivisionError"):
+        run(["JOBS=2"])
+
+
+@pytest.mark.parametrize("text", ["0", "two", "-1", ""])
+def test_jobs_is_a_whole_number(text):
+    assert jobs_of(["A=1", "JOBS=3"]) == (3, ["A=1"]) and jobs_of(["A=1"]) == (1, ["A=1"])
+    with pytest.raises(InputError, match="JOBS"):
+        jobs_of([f"JOBS={text}"])
+
+
+def test_an_error_keeps_its_words_between_processes():
+    error = InputError("file, line 3", found="x", expected="y")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is InputError and str(again) == str(error) == "file, line 3: found 'x', expected y"
