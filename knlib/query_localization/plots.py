@@ -33,7 +33,8 @@ def fact_maps(maps: dict[str, np.ndarray], dots: dict[str, np.ndarray], *, colum
     `maps`: title -> [layers, bins] (a query's largest score is 1); `dots`: title -> bool, of the same shape.
     """
     rows = -(-len(maps) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(6.2 * columns, 2.5 * rows + 0.3), squeeze=False)
+    size = (6.2 * columns, 2.5 * rows + 0.3)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for ax, (title, values) in zip(axes.flat, maps.items(), strict=False):
         image = ax.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
         layers, places = np.nonzero(dots[title])
@@ -43,7 +44,6 @@ def fact_maps(maps: dict[str, np.ndarray], dots: dict[str, np.ndarray], *, colum
         ax.spines[:].set_visible(True)
     for ax in list(axes.flat)[len(maps) :]:
         ax.remove()
-    figure.tight_layout()
     figure.colorbar(image, ax=list(axes.flat)[: len(maps)], label="largest score / query's largest", shrink=0.8)
     return figure
 
