@@ -14,7 +14,7 @@ import pandas as pd
 from .benchmark_gates import Candidate, choose_templates, keep_parallel, merge_names, refuse, slot_position, tidy
 from .benchmark_report import Benchmark, report_text, write_benchmark
 from .benchmark_sources import Source, read_source
-from .errors import InputError, Literal
+from .errors import InputError, Literal, said_in_one_line
 from .facts import COLUMNS
 from .queries import MODES, SPLITS, TEMPLATE_COLUMNS, build_queries
 
@@ -159,7 +159,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cap", type=int, help="most facts per relation and object (default: no limit)")
     parser.add_argument("--tokenizer", help="folder or hub id: drop answers with unknown tokens, count tokens")
     given = parser.parse_args(argv)
-    try:
+
+    def work():
         relations = given.relations.split(",") if given.relations else None
         source = read_source(given.source, languages=given.languages, relations=relations)
         benchmark = build_benchmark(
@@ -168,10 +169,8 @@ def main(argv: list[str] | None = None) -> int:
         )  # fmt: skip
         write_benchmark(benchmark, given.out)
         print(report_text(benchmark))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return said_in_one_line(work)
 
 
 def _load_tokenizer(name: str):

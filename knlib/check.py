@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .errors import InputError
+from .errors import InputError, said_in_one_line
 from .facts import ATLAS, load_facts, select_relations
 from .languages import parse_languages
 from .multiple_choice import build_multiple_choice, load_wordings
@@ -67,17 +67,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--relations", help="codes, separated by commas")
     parser.add_argument("--languages", help="codes, separated by commas")
     arguments = parser.parse_args(argv)
-    try:
+
+    def work():
         if arguments.model:
             print(check_model(arguments.model))
         else:
             languages = parse_languages(arguments.languages) if arguments.languages else None
             relations = arguments.relations.split(",") if arguments.relations else None
             print(check_benchmark(arguments.folder, relations=relations, languages=languages))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return said_in_one_line(work)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import pandas as pd
 
 from .attribution import query_hash
 from .attribution_store import RUNS, stored_attributions
-from .errors import InputError, Literal
+from .errors import InputError, Literal, said_in_one_line
 from .facts import ATLAS, load_facts
 from .languages import parse_languages
 from .left_out_effects import COLUMNS, left_out_effects, left_out_summary, verdict
@@ -175,7 +175,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--benchmark", type=Path, default=ATLAS, help="a benchmark folder (default: Atlas)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the CSV goes (default: data/results)")
     arguments = parser.parse_args(argv)
-    try:
+
+    def work():
         model = load_model(arguments.model)
         templates = load_templates(arguments.benchmark, languages=parse_languages(arguments.languages))
         found = run_left_out(model, load_facts(arguments.benchmark), templates, facts_each=arguments.facts_each,
@@ -185,10 +186,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{path}: {found.provenance['known']} known facts")
         for name, rows in found.table.groupby("localizer", sort=False):
             print(f"{name}, {rows['fact'].nunique()} facts with neurons: {verdict(left_out_summary(rows).loc['all'])}")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return said_in_one_line(work)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 
-from .errors import InputError, Literal
+from .errors import InputError, Literal, said_in_one_line
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
@@ -185,14 +185,13 @@ def cleaned(notebook):
 
 def main() -> int:
     commands = {"run": run, "record": record}
-    try:
+
+    def work():
         if len(sys.argv) < 2 or sys.argv[1] not in commands:
             raise InputError("command", found=" ".join(sys.argv[1:2]), expected="run or record")
         commands[sys.argv[1]](sys.argv[2:])
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return said_in_one_line(work)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,10 @@ NAME = "knlib_shared_prefix"
 _current: "Prefix | None" = None
 
 
+class OtherAttention(RuntimeError):
+    """The model's attention is not what is computed here: the probe takes another way."""
+
+
 class Prefix:
     """Keys and values of all tokens but the last of some prompts, left-padded to one length, read-only.
 
@@ -112,9 +116,9 @@ def shared_prefix_attention(
     """
     n, heads, tokens, width = query.shape
     if tokens > 1 and attention_mask is None:
-        raise NotImplementedError("several tokens without a mask that says which of them see which")
+        raise OtherAttention("several tokens without a mask that says which of them see which")
     if any(options.get(name) is not None for name in ("s_aux", "position_bias", "sinks")):
-        raise NotImplementedError("attention that the shared prefix does not know")
+        raise OtherAttention("attention that the shared prefix does not know")
     layer, rows = _current.layers[module.layer_idx], _current.rows
     prompts, kv_heads, length, _ = layer.keys.shape
     scaling = width**-0.5 if scaling is None else scaling

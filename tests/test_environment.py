@@ -105,7 +105,7 @@ def test_no_file_names_a_path_of_one_machine(files):
 
 def test_the_check_for_machine_paths_can_fail():
     assert MACHINE_PATH.search("see /" + "home/ann/x") and MACHINE_PATH.search("in C:" + "\\Users")
-    assert not MACHINE_PATH.search("https://host/homepage and data/work/notes")
+    assert not MACHINE_PATH.search("https://host/" + "homepage and data/" + "work/notes")
 
 
 def test_text_files_are_utf8_with_unix_line_ends(files):

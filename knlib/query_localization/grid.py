@@ -16,7 +16,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..attribution import query_hash
-from ..errors import InputError, Literal
+from ..errors import InputError, Literal, said_in_one_line
 from ..models import Model, load_model
 from ..queries import load_atlas
 from . import cas_editing, consistency, mapping, modification, synapse_effects
@@ -183,7 +183,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=RESULTS, help="where results go (default: data/results/ql)")
     parser.add_argument("--fresh", action="store_true", help="run also what has a result")
     arguments = parser.parse_args(argv)
-    try:
+
+    def work():
         for name in arguments.cells:
             if name not in CELLS:
                 raise InputError("cell", found=name, expected=Literal("one of " + " ".join(CELLS)))
@@ -191,10 +192,8 @@ def main(argv: list[str] | None = None) -> int:
             arguments.cells or list(CELLS), parse_slots(arguments.model), folder=arguments.out, fresh=arguments.fresh,
             facts_each=arguments.facts_each, log=lambda line: print(line, flush=True),
         )  # fmt: skip
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return said_in_one_line(work)
 
 
 if __name__ == "__main__":
