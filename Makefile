@@ -41,7 +41,7 @@ lab: install  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
 grid: install  ## run the cells of the Query Localization study that have no result: CELL=D3 for one
-	$(BIN)/python -m knlib.query_localization.grid $(CELL)
+	$(BIN)/python -m knlib.query_localization.grid --jobs $(JOBS) $(CELL)
 
 models: install  ## train the three Atlas models again (hours on a CPU, resumable), then measure and ship them
 	$(BIN)/python -m atlas.build_templates

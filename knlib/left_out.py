@@ -19,7 +19,7 @@ from .attribution_store import RUNS, stored_attributions
 from .errors import InputError, Literal, said_in_one_line
 from .facts import ATLAS, load_facts
 from .languages import parse_languages
-from .left_out_effects import COLUMNS, left_out_effects, left_out_summary, verdict
+from .left_out_effects import COLUMNS, left_out_effects, verdicts
 from .localization import with_entropy
 from .models import SHIPPED, Model, load_model
 from .prediction import predict
@@ -185,7 +185,8 @@ def main(argv: list[str] | None = None) -> int:
         save_left_out(found, path)
         print(f"{path}: {found.provenance['known']} known facts")
         for name, rows in found.table.groupby("localizer", sort=False):
-            print(f"{name}, {rows['fact'].nunique()} facts with neurons: {verdict(left_out_summary(rows).loc['all'])}")
+            for line in verdicts(rows):
+                print(f"{name}, {line}")
 
     return said_in_one_line(work)
 

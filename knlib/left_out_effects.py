@@ -96,9 +96,9 @@ def left_out_effects(
     `held_out`: queries of other templates, on which the effect is measured; beside it that of as many random neurons of
     the same layers, drawn anew for every query. The other arguments are those of `left_out_neurons`.
 
-    Returns a row per fact and language with neurons: `fact`, `relation`, `language`, `neurons` (how many), `queries`, and means
-    over these of P(answer), `p_before`, `p_neurons`, `p_control`, and of its logarithm, `log_before`, `log_neurons`,
-    `log_control`. Facts for which nothing was located have no row.
+    Returns a row per fact and language asked: `fact`, `relation`, `language`, `neurons` (how many; 0 where nothing was located,
+    and nothing changes), `queries`, and means over these of P(answer), `p_before`, `p_neurons`, `p_control`, and of its
+    logarithm, `log_before`, `log_neurons`, `log_control`.
 
     Raises `InputError` where a template serves both to locate and to test, and for fewer than three languages.
 
@@ -118,9 +118,8 @@ def _check_templates(queries: pd.DataFrame, held_out: pd.DataFrame) -> None:
         raise InputError("held_out", found=min(shared), expected="templates that the neurons were not located with")
 
 
-def _suppressed(model: Model, neurons: pd.DataFrame, held_out: pd.DataFrame, seed: int) -> pd.DataFrame:
+def _suppressed(model: Model, neurons: pd.DataFrame, asked: pd.DataFrame, seed: int) -> pd.DataFrame:
     """`neurons` by fact and language that is asked."""
-    asked = held_out.merge(neurons[["fact", "language"]].drop_duplicates(), on=["fact", "language"])
     if asked.empty:
         return pd.DataFrame(columns=COLUMNS)
     found = effects(model, asked, neurons, controls=(CONTROL,), match=("fact", "language"), seed=seed)
@@ -188,8 +187,8 @@ def compare_left_out(
 ) -> pd.DataFrame:
     """`left_out_summary` of every localizer in the registry at its defaults: index (`set`, `localizer`).
 
-    `set`: `whole`, or `best`: at most `most` neurons of each, best score first, so that localizers with large sets gain
-    nothing by that. A localizer with neurons for fewer than two facts has NaN but for `facts`.
+    Only of facts and languages for which it has neurons. `set`: `whole`, or `best`: at most `most` of each, best score
+    first, so that localizers with large sets gain nothing by that. A localizer with neurons for fewer than two facts has NaN but for `facts`.
 
     Example
     -------
@@ -201,7 +200,8 @@ def compare_left_out(
         neurons = left_out_neurons(attributions, queries, localizer=name)
         best = neurons.groupby(["fact", "language"], sort=False).head(most)
         for kind, table in (("whole", neurons), ("best", best)):
-            found = _suppressed(model, table, held_out, seed)
+            asked = held_out.merge(table[["fact", "language"]].drop_duplicates(), on=["fact", "language"])
+            found = _suppressed(model, table, asked, seed)
             summary = left_out_summary(found, seed=seed)
             rows[kind][name] = summary.loc["all"] if len(summary) else {"facts": found["fact"].nunique()}
     tables = {kind: pd.DataFrame.from_dict(found, orient="index") for kind, found in rows.items()}
@@ -225,3 +225,20 @@ def verdict(row: pd.Series) -> str:
     return (
         f"{numbers}: {'lower' if row['difference'] < 0 else 'higher'} than with random neurons, the interval excludes 0"
     )
+
+
+def verdicts(table: pd.DataFrame) -> list[str]:
+    """`verdict` over the facts with neurons, and over all facts asked: where nothing was located, nothing changes.
+
+    Example
+    -------
+    >>> verdicts(left_out_effects(model, attributions, queries, held_out))[1]
+    'all 280 known facts: P(answer) changes by -1 %, with random neurons by +0 %; ...'
+    """
+    some = table[table["neurons"] > 0]
+    lines = []
+    for name, rows in (("facts with neurons", some), ("known facts", table)):
+        summary, count = left_out_summary(rows), rows["fact"].nunique()
+        said = verdict(summary.loc["all"]) if len(summary) else "too few for an interval"
+        lines.append(f"{'all ' if rows is table else ''}{count} {name}: {said}")
+    return lines

@@ -119,8 +119,9 @@ class _Panel:
             return [_Panel(self.low, self.high, 5, self.depth)]
         if self.depth >= DEEPEST:
             return [self]
+        # Halves of 3 points rarely do where 5 did not, and a round for their sake alone costs more than its points.
         middle = (self.low + self.high) / 2
-        return [_Panel(self.low, middle, 3, self.depth + 1), _Panel(middle, self.high, 3, self.depth + 1)]
+        return [_Panel(self.low, middle, 5, self.depth + 1), _Panel(middle, self.high, 5, self.depth + 1)]
 
 
 @dataclass
@@ -193,7 +194,7 @@ def panel_error(nodes: np.ndarray, values: np.ndarray, slopes: np.ndarray, weigh
 def integrate_adaptive(batch, tolerance: float) -> Integral:
     """The mean gradient of every path and layer, each to `tolerance` times the path's largest score.
 
-    Nested Lobatto rules of 3 and 5 points, then halved panels, only where the estimate asks for it. All unresolved
+    Nested Lobatto rules of 3 and 5 points, then halved panels of 5, only where the estimate asks for it. All unresolved
     (path, layer) pairs share each round's pass. The estimate of a panel is the larger of `panel_error` and the squared
     difference from the nested rule. On random models of six architectures it is above the true error everywhere, in
     the median more than tenfold.

@@ -1,7 +1,7 @@
 """The tokens before the answer's: computed once per prompt, read by all rows, copied by none."""
 
 import inspect
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import nn
@@ -33,9 +33,10 @@ class Prefix:
     def __init__(self, model: Model, ids: torch.Tensor, mask: torch.Tensor, shared: bool):
         # A plain cache: one made from the config drops tokens in layers with a sliding window.
         self.model, self.mask, self.shared, self.rows = model, mask, shared, None
-        cache = DynamicCache()
-        model.base(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True,
-                   **positions_argument(model, mask))  # fmt: skip
+        cache = _PrefixCache(model.n_layers - 1)
+        with suppress(_Filled):
+            model.base(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True,
+                       **positions_argument(model, mask))  # fmt: skip
         self.layers = [_ReadOnly(self, layer.keys, layer.values) for layer in cache.layers]
 
     def cache(self) -> Cache:
@@ -89,6 +90,24 @@ def suffix_logits(model: Model, prefix: Prefix, owner: list[int], suffixes: list
                                  **positions_argument(model, mask, last=ids.shape[1])).logits[0]  # fmt: skip
     finally:
         prefix.rows = None
+
+
+class _Filled(Exception):
+    """The prefix's last keys and values are known."""
+
+
+class _PrefixCache(DynamicCache):
+    """Stops the model where the last layer has given its keys and values: what follows says nothing about the prefix."""
+
+    def __init__(self, last: int):
+        super().__init__()
+        self.last = last
+
+    def update(self, key_states, value_states, layer_idx, *args, **kwargs):
+        found = super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        if layer_idx == self.last:
+            raise _Filled
+        return found
 
 
 class _ReadOnly(DynamicLayer):

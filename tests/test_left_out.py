@@ -31,6 +31,7 @@ from knlib.left_out_effects import (
     left_out_neurons,
     left_out_summary,
     verdict,
+    verdicts,
 )
 from knlib.localization import LOCALIZERS, localize, register
 
@@ -131,11 +132,14 @@ def test_effects_are_those_of_single_calls(kind):
     assert (table["p_neurons"] - table["p_before"]).abs().max() > 1e-8
 
 
-def test_no_neurons_is_an_empty_table_and_shared_templates_an_error():
+def test_no_neurons_change_nothing_and_shared_templates_are_an_error():
     model, found = tiny_model("gpt2"), made_up()
     table = left_out_effects(model, found, LOCATED, HELD_OUT, localizer="min_lang", t=2.0)
-    assert table.empty and table.columns.tolist() == COLUMNS
-    assert left_out_summary(table).empty
+    assert len(table) == 3 * 4 and (table["neurons"] == 0).all()
+    assert (table["p_neurons"] == table["p_before"]).all() and (table["p_control"] == table["p_before"]).all()
+    with_neurons, known = verdicts(table)
+    assert with_neurons == "0 facts with neurons: too few for an interval"
+    assert known.startswith("all 3 known facts: P(answer) changes by +0 %") and "does not exclude 0" in known
     with pytest.raises(InputError, match="held_out: found 'en/a0'"):
         left_out_effects(model, found, LOCATED, LOCATED)
 
