@@ -91,7 +91,7 @@ def _suffix_scores(model: Model, rows: list[EditedRow], factor: float, kind: str
         if not ids.shape[1]:
             # Prompts of one token: a masked one before it, so that there is a prefix.
             ids, mask = ids.new_full((len(ids), 1), pad), mask.new_zeros(len(ids), 1)
-        prefix = Prefix(model, ids, mask, kind == "shared")
+        prefix = Prefix.of(model, ids, mask, kind == "shared")
         suffixes = [row.ids[start:] for row, start in zip(own, starts, strict=True)]
         with _scaled(model, own, starts, factor):
             logits = suffix_logits(model, prefix, [prompts[text] for text in texts], suffixes).float()

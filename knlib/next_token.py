@@ -40,7 +40,7 @@ class NextToken:
             if not ids.shape[1]:
                 # Prompts of one token: a masked one before it, so that there is a prefix.
                 ids, mask = ids.new_full((len(now), 1), model.tokenizer.pad_token_id), mask.new_zeros(len(now), 1)
-            prefix = Prefix(model, ids, mask, kind == "shared")
+            prefix = Prefix.of(model, ids, mask, kind == "shared")
             self.known |= {i: (prefix, place) for place, i in enumerate(now)}
 
     def ask(self, asked: list[Asked], use: Callable[[int, np.ndarray], None]) -> None:

@@ -64,7 +64,7 @@ def _find_prefix(model: Model) -> str | None:
     )
     for kind in ("shared", "concatenated"):
         try:
-            prefix = Prefix(
+            prefix = Prefix.of(
                 model, *padded(starts, model.tokenizer.pad_token_id, "left", model.device), kind == "shared"
             )
             found = suffix_logits(model, prefix, owner, suffixes)

@@ -18,7 +18,7 @@ NESTED_5 = LOBATTO_5[1] - np.array([1, 0, 4, 0, 1]) / 6
 # A rule's error is about the square of the nested rule's, both relative; the factor makes it a cautious estimate. On the
 # Atlas models completeness decides and any factor from 1 to 5 does (tests/benchmarks/quadrature.py); where a norm follows
 # the down-projection completeness is blind, and the factor decides.
-CAUTION = 3
+CAUTION = 5
 # Rounding errors of an objective's values, in units of the number format's last place: logits of about 20 carry them.
 ROUNDING = 128
 # No panel is halved more often; a transition narrower than 2**-14 of the path is a jump for float32.

@@ -1,7 +1,7 @@
 """The tokens before the answer's: computed once per prompt, read by all rows, copied by none."""
 
 import inspect
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -22,22 +22,28 @@ class OtherAttention(RuntimeError):
 
 
 class Prefix:
-    """Keys and values of all tokens but the last of some prompts, left-padded to one length, read-only.
+    """Keys and values of the first tokens of some prompts, left-padded to one length, read-only.
 
-    `rows` says which prompt each row of the running layer belongs to (None: row i is prompt i). With
-    `shared`, attention reads the prefix where it lies; without, every layer call gets it gathered and
-    concatenated, for attention code that transformers does not let us replace.
+    `cache` may hold more tokens than `mask` [prompts, length] is for. `rows` says which prompt each row of the running
+    layer belongs to (None: row i is prompt i). With `shared`, attention reads the prefix where it lies; without, every
+    layer call gets it gathered and concatenated, for attention code that transformers does not let us replace.
     """
 
-    @torch.no_grad()
-    def __init__(self, model: Model, ids: torch.Tensor, mask: torch.Tensor, shared: bool):
-        # A plain cache: one made from the config drops tokens in layers with a sliding window.
+    def __init__(self, model: Model, cache: DynamicCache, mask: torch.Tensor, shared: bool):
         self.model, self.mask, self.shared, self.rows = model, mask, shared, None
-        cache = _PrefixCache(model.n_layers - 1)
-        with suppress(_Filled):
-            model.base(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True,
-                       **positions_argument(model, mask))  # fmt: skip
-        self.layers = [_ReadOnly(self, layer.keys, layer.values) for layer in cache.layers]
+        length = mask.shape[1]
+        self.layers = [
+            _ReadOnly(self, layer.keys[..., :length, :].contiguous(), layer.values[..., :length, :].contiguous())
+            for layer in cache.layers
+        ]
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, model: Model, ids: torch.Tensor, mask: torch.Tensor, shared: bool) -> "Prefix":
+        """The prefix that these tokens are, [prompts, length]."""
+        cache = DynamicCache()
+        model.base(input_ids=ids, attention_mask=mask, **filling(cache), **positions_argument(model, mask))
+        return cls(model, cache, mask, shared)
 
     def cache(self) -> Cache:
         """A cache object for the model: it never grows, so a second pass sees the same prefix."""
@@ -56,6 +62,14 @@ class Prefix:
                 yield
         finally:
             _current = None
+
+
+def filling(cache: DynamicCache) -> dict:
+    """Arguments of a forward pass that leaves its keys and values in a plain cache.
+
+    One made from the config would drop tokens in layers with a sliding window.
+    """
+    return {"past_key_values": cache, "use_cache": True}
 
 
 def positions_argument(model: Model, mask: torch.Tensor, last: int | None = None) -> dict:
@@ -90,24 +104,6 @@ def suffix_logits(model: Model, prefix: Prefix, owner: list[int], suffixes: list
                                  **positions_argument(model, mask, last=ids.shape[1])).logits[0]  # fmt: skip
     finally:
         prefix.rows = None
-
-
-class _Filled(Exception):
-    """The prefix's last keys and values are known."""
-
-
-class _PrefixCache(DynamicCache):
-    """Stops the model where the last layer has given its keys and values: what follows says nothing about the prefix."""
-
-    def __init__(self, last: int):
-        super().__init__()
-        self.last = last
-
-    def update(self, key_states, value_states, layer_idx, *args, **kwargs):
-        found = super().update(key_states, value_states, layer_idx, *args, **kwargs)
-        if layer_idx == self.last:
-            raise _Filled
-        return found
 
 
 class _ReadOnly(DynamicLayer):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from transformers.cache_utils import DynamicCache
 
 from .clean_products import CleanProducts
 from .models import Model
@@ -55,22 +56,26 @@ class StaircaseBatch(PathBatch):
             self.ids, self.mask = (nn_pad(x, value) for x, value in ((self.ids, pad), (self.mask, 0)))
         shift = [self.ids.shape[1] - len(site.ids) if side == "left" else 0 for site in sites]
         self.columns = torch.tensor([s.position + d for s, d in zip(sites, shift, strict=True)], device=model.device)
-        self.prefix = None
-        if plan.prefix != "none":
-            if any(site.position != len(site.ids) - 1 for site in sites):
-                raise ValueError("a shared prefix needs the answer's position to be the last")
-            self.prefix = Prefix(model, self.ids[:, :-1], self.mask[:, :-1], plan.prefix == "shared")
-            self.clean_products = CleanProducts(model)
-            self.columns = torch.zeros_like(self.columns)
-        self.tokens = 1 if self.prefix else self.ids.shape[1]
-        self.clean_is_known = False
+        self.prefix, self.tokens, self.clean_is_known = None, self.ids.shape[1], False
+        if plan.prefix != "none" and any(site.position != len(site.ids) - 1 for site in sites):
+            raise ValueError("a shared prefix needs the answer's position to be the last")
         clean = Pass(self, {}, None)
         with torch.no_grad():
-            self.log_values = clean.run().cpu().double().numpy()[:real]
+            values = clean.run() if plan.prefix == "none" else self._run_and_keep(clean)
+        self.log_values = values.cpu().double().numpy()[:real]
         self.clean_is_known = True
         self.neurons = torch.stack([clean.neurons[i] for i in layers], dim=1)[:real]
         self.outputs = torch.stack([clean.outputs[i] for i in layers], dim=1)[:real]
         self.set_paths(list(range(real)), None)
+
+    def _run_and_keep(self, clean: Pass) -> torch.Tensor:
+        """Run all tokens once; later passes have the prefix and the last token's products from it, and only that token."""
+        cache, self.clean_products = DynamicCache(), CleanProducts(self.model)
+        with self.clean_products.recorded():
+            values = clean.run(cache)
+        self.prefix = Prefix(self.model, cache, self.mask[:, :-1], self.plan.prefix == "shared")
+        self.tokens, self.columns = 1, torch.zeros_like(self.columns)
+        return values
 
     def set_paths(self, owner: list[int], begin: torch.Tensor | None, end: torch.Tensor | None = None) -> None:
         super().set_paths(owner, begin, end)

@@ -8,9 +8,10 @@ layer's signature is known here.
 from dataclasses import dataclass
 
 import torch
+from transformers.cache_utils import DynamicCache
 
 from .heads import LinearHead
-from .shared_prefix import positions_argument
+from .shared_prefix import filling, positions_argument
 from .sites import answer_values, uncached
 
 
@@ -41,8 +42,11 @@ class Pass:
         self.shared_rows = slice(0, 0)
         self.rows, self.prompts, self.in_rows, self.fresh = None, None, False, None
 
-    def run(self) -> torch.Tensor:
-        """Log-values of all rows, [sites + rows]; 0 for the clean ones where the batch knows them."""
+    def run(self, cache: DynamicCache | None = None) -> torch.Tensor:
+        """Log-values of all rows, [sites + rows]; 0 for the clean ones where the batch knows them.
+
+        `cache`: filled with the clean tokens' keys and values.
+        """
         model, batch = self.model, self.batch
         handles = [model.base.register_forward_hook(self._pick)]
         for i, (layer, projection) in enumerate(zip(model.layers, model.down_projections, strict=True)):
@@ -54,9 +58,8 @@ class Pass:
                 handles.append(head.capture())
             if batch.prefix is None:
                 positions = positions_argument(model, batch.mask) if model.kind == "causal" else {}
-                logits = model.network(
-                    input_ids=batch.ids, attention_mask=batch.mask, **positions, **uncached(model)
-                ).logits
+                caching = uncached(model) if cache is None else filling(cache)
+                logits = model.network(input_ids=batch.ids, attention_mask=batch.mask, **positions, **caching).logits
             else:
                 batch.prefix.rows = None
                 with batch.prefix.attention(), batch.clean_products.reused(lambda: self.in_rows):

@@ -175,18 +175,20 @@ def test_out_of_memory_halves_the_budget_and_changes_nothing(kind, monkeypatch):
     expected = attribute(model, QUERIES)
     refused, run = [], staircase_pass.Pass.run
 
-    def small(self):
+    def small(self, cache=None):
         size = sum(len(i.outputs) for i in self.injections.values())
         if size > 30:
             refused.append(size)
             raise torch.OutOfMemoryError("out of memory")
-        return run(self)
+        return run(self, cache)
 
     monkeypatch.setattr(staircase_pass.Pass, "run", small)
     assert worst(attribute(model, QUERIES), expected) < 1e-10
     assert refused
     monkeypatch.setattr(
-        staircase_pass.Pass, "run", lambda self: (_ for _ in ()).throw(torch.OutOfMemoryError("out of memory"))
+        staircase_pass.Pass,
+        "run",
+        lambda self, cache=None: (_ for _ in ()).throw(torch.OutOfMemoryError("out of memory")),
     )
     with pytest.raises(torch.OutOfMemoryError):
         attribute(model, QUERIES)
