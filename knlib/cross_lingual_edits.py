@@ -4,14 +4,16 @@ The question is that of "One Mind, Many Tongues" (Cao et al., arXiv 2411.17401):
 language-agnostic neurons are? Their protocol is not public; this one is ours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pandas as pd
 
 from .controls import neuron_pairs
 from .editing.neurons import EDIT_COLUMNS, value_edit
 from .errors import InputError
 from .models import Model
+from .perplexity import text_loss
 from .uses import answers, before_after, check_arms, check_disjoint, required, spelled_alike, with_controls
 
 # From the prompt that was edited to facts that the edit should leave alone.
@@ -123,22 +125,26 @@ def cross_lingual_edits(
     arms: dict[str, pd.DataFrame],
     facts: pd.DataFrame,
     *,
+    editors: dict[str, Callable] | None = None,
+    sentences: Sequence[str] = (),
     l1: float = 1.0,
     l2: float = 8.0,
     draws: int = 5,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """What each edit (`knlib.editing.value_edit`), one at a time, does to its groups of queries, beside matched controls.
+    """What each edit, one at a time, does to its groups of queries, beside matched controls.
 
     `edits`, `groups`: of `edit_groups` (with requests for a fact in several languages, here alone, the edit's directions are
     means over them); `arms`: name -> neurons (`fact`, `layer`, `neuron`, and `language` where they differ by the language
-    asked), as `edit_arms` makes them; `facts`: with all objects of the relations asked. Each arm has `draws` controls: as
+    asked), as `edit_arms` makes them; `facts`: with all objects of the relations asked. `editors`: arm -> editor with the
+    signature of `knlib.editing.value_edit`, which edits where none is given. `sentences`: text without the edited facts. Each arm has `draws` controls: as
     many other neurons of the same layers, edited alike. A fact without neurons is not changed, and counts so.
 
     Returns one row per (owner, arm, condition, draw, query): `n` (neurons edited), `group`, `language`, `same_string`;
     `success` (the model's answer is the new object), `right` (the query's own answer), `p_new`, `p_answer`, each `_before`
     and `_after`; `unchanged` (the same prediction); `score`: `success_after` in the fact's own groups, `unchanged` in those
-    of locality. `knlib.uses.use_summary` gives intervals.
+    of locality; `dppl`: the change of the perplexity of `sentences`, as a share (NaN without). `knlib.uses.use_summary`
+    gives intervals.
 
     Raises `InputError` as `value_edit`, and for arms that are no tables of neurons.
 
@@ -151,21 +157,25 @@ def cross_lingual_edits(
     check_arms(arms)
     groups = groups.reset_index(drop=True)
     before = answers(model, groups, facts)
+    loss = text_loss(model, sentences) if sentences else np.nan
     parts = []
     for owner, asked in groups.groupby("owner", sort=False):
         edit = edits[edits["fact"] == owner]
         for arm, table in arms.items():
+            editor = (editors or {}).get(arm, value_edit)
             own = table[table["fact"] == owner]
             by_language = "language" in table
             for language, part in asked.groupby("language", sort=False) if by_language else [("", asked)]:
                 pairs = neuron_pairs(model, own[own["language"] == language] if by_language else own)
                 for condition, draw, chosen in with_controls(model, pairs, draws, seed, owner, arm, language):
                     old = after = before.loc[part.index]
+                    changed = loss
                     if chosen:
                         neurons = pd.DataFrame(chosen, columns=["layer", "neuron"]).assign(fact=owner)
-                        with value_edit(model, edit, neurons, l1=l1, l2=l2):
+                        with editor(model, edit, neurons, l1=l1, l2=l2):
                             after = answers(model, part, facts)
-                    rows = before_after(part, old, after)
+                            changed = text_loss(model, sentences) if sentences else np.nan
+                    rows = before_after(part, old, after).assign(dppl=np.expm1(changed - loss))
                     parts.append(rows.assign(arm=arm, condition=condition, draw=draw, n=len(chosen)))
     table = pd.concat(parts, ignore_index=True)
     table["score"] = table["success_after"].where(~table["group"].isin(LOCALITY), table["unchanged"]).astype(float)

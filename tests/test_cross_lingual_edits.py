@@ -9,6 +9,7 @@ from tiny_models import KeepFloat64, tiny_model
 from knlib.cross_lingual_edits import GROUPS, cross_lingual_edits, edit_arms, edit_groups
 from knlib.editing import value_edit
 from knlib.errors import InputError
+from knlib.perplexity import text_loss
 from knlib.uses import answers
 
 
@@ -148,6 +149,32 @@ def test_facts_without_neurons_are_left_as_they_are_and_controls_are_as_many():
     )
     own = found["condition"] == "neurons"
     assert other[own].equals(found[own]) and not other[~own].equals(found[~own])
+
+
+def test_an_arm_may_have_its_own_editor_and_text_is_read_under_every_edit():
+    model, table, calls = tiny_model("gpt2"), groups(), []
+    arms = edit_arms(edit_tables.neurons(), EDITS)
+    arms = {"LAKN": arms["LAKN"], "again": arms["LAKN"], "KN source": arms["KN source"]}
+
+    def editor(model, edit, neurons, **options):
+        calls.append((edit["fact"].item(), len(neurons)))
+        return value_edit(model, edit, neurons, **options)
+
+    text = ["kilo sipo ba pe.", "mira da"]
+    found = cross_lingual_edits(
+        model, EDITS, table, arms, edit_tables.facts(), editors={"again": editor}, sentences=text, draws=1
+    )
+    parts = {name: rows.drop(columns="arm").reset_index(drop=True) for name, rows in found.groupby("arm")}
+    own = parts["again"]["condition"] == "neurons"  # controls are drawn anew for every arm
+    pd.testing.assert_frame_equal(parts["again"][own], parts["LAKN"][own])
+    assert calls == [(fact, 1) for fact in EDITS["fact"] for _ in range(2)]
+    loss = text_loss(model, text)
+    with value_edit(model, EDITS.head(1), arms["LAKN"]):
+        expected = np.expm1(text_loss(model, text) - loss)
+    rows = found[(found["owner"] == "r:A") & (found["condition"] == "neurons") & (found["arm"] == "LAKN")]
+    assert np.allclose(rows["dppl"], expected) and abs(expected) > 1e-6
+    empty = found[(found["owner"] == "r:C") & (found["arm"] == "KN source")]
+    assert (empty["dppl"] == 0).all()
 
 
 def test_bad_arms_are_named():

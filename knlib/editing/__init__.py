@@ -5,5 +5,6 @@ answer in the column `new` (`knlib.counterfactuals.with_new_objects`).
 """
 
 from .neurons import answer_directions, enhance, scale_columns, suppress, value_edit
+from .rank_one import prompt_keys, rank_one_edit
 
-__all__ = ["answer_directions", "enhance", "scale_columns", "suppress", "value_edit"]
+__all__ = ["answer_directions", "enhance", "prompt_keys", "rank_one_edit", "scale_columns", "suppress", "value_edit"]

@@ -61,6 +61,20 @@ def value_edit(model: Model, edits: pd.DataFrame, neurons: pd.DataFrame, *, l1: 
     >>> with value_edit(model, edits.head(1), kn):
     ...     found = predict(model, queries, facts)
     """
+    changes = value_changes(model, edits, neurons, l1=l1, l2=l2)
+    with add_to_columns(model, changes):
+        yield model
+
+
+def value_changes(
+    model: Model, edits: pd.DataFrame, neurons: pd.DataFrame, *, l1: float, l2: float
+) -> dict[tuple[int, int], torch.Tensor]:
+    """What `value_edit` adds to the columns: (layer, neuron) -> change, [width].
+
+    Example
+    -------
+    >>> changes = value_changes(model, edits.head(1), kn, l1=1.0, l2=8.0)
+    """
     for name, table, columns in (("edits", edits, EDIT_COLUMNS), ("neurons", neurons, ("fact", "layer", "neuron"))):
         if not set(columns) <= set(table):
             raise InputError(name, found=list(table), expected=f"a table with columns {' '.join(columns)}")
@@ -74,8 +88,7 @@ def value_edit(model: Model, edits: pd.DataFrame, neurons: pd.DataFrame, *, l1: 
                                  expected=f"{len(column)}, the width of the stream")  # fmt: skip
             change = column.norm() * (l2 * new - l1 * old).to(column)
             changes[pair] = changes[pair] + change if pair in changes else change
-    with add_to_columns(model, changes):
-        yield model
+    return changes
 
 
 @contextmanager

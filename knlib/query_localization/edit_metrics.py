@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..controls import generator
 from ..errors import InputError, Literal
 from ..models import Model
+from ..perplexity import text_rows
 from ..prediction import AnswerRows, answer_rows, answer_tokens
 from ..sites import padded
 
@@ -144,18 +144,11 @@ def _neighbour_places(model: Model, neighbours: pd.DataFrame) -> list[_Place]:
 
 
 def _text_places(model: Model, sentences: list[str], seed: int) -> list[_Place]:
-    before, after = model.specials
-    found = []
-    for text in sentences:
-        ids = [*before, *model.pieces(text), *after][: model.context]
-        if model.kind == "causal":
-            found += [_Place(tuple(ids), i, token, "text", 0) for i, token in enumerate(ids[1:])]
-        else:
-            last = len(ids) - len(after)
-            column = int(generator(seed, text, "mask").integers(len(before), last))
-            target, ids[column] = ids[column], model.tokenizer.mask_token_id
-            found.append(_Place(tuple(ids), column, target, "text", 0))
-    return found
+    return [
+        _Place(tuple(ids), column, target, "text", 0)
+        for ids, columns, targets in text_rows(model, sentences, seed=seed)
+        for column, target in zip(columns, targets, strict=True)
+    ]
 
 
 class _Batch:
