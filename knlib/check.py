@@ -11,7 +11,7 @@ from .errors import InputError, said_in_one_line
 from .facts import ATLAS, load_facts, select_relations
 from .languages import parse_languages
 from .multiple_choice import build_multiple_choice, load_wordings
-from .queries import build_queries, load_templates
+from .queries import build_queries, languages_of, load_templates
 
 GATES = ["no_name", "leak", "ambiguous", "object_in_prompt", "duplicate"]
 
@@ -72,7 +72,8 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.model:
             print(check_model(arguments.model))
         else:
-            languages = parse_languages(arguments.languages) if arguments.languages else None
+            known = languages_of(arguments.folder)
+            languages = parse_languages(arguments.languages, known=known) if arguments.languages else None
             relations = arguments.relations.split(",") if arguments.relations else None
             print(check_benchmark(arguments.folder, relations=relations, languages=languages))
 

@@ -23,7 +23,7 @@ from .left_out_effects import COLUMNS, left_out_effects, verdicts
 from .localization import with_entropy
 from .models import SHIPPED, Model, load_model
 from .prediction import predict
-from .queries import build_queries, load_templates
+from .queries import build_queries, languages_of, load_templates
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results"
 LOCALIZERS = ("re_lcb", "min_lang")
@@ -178,7 +178,8 @@ def main(argv: list[str] | None = None) -> int:
 
     def work():
         model = load_model(arguments.model)
-        templates = load_templates(arguments.benchmark, languages=parse_languages(arguments.languages))
+        languages = parse_languages(arguments.languages, known=languages_of(arguments.benchmark))
+        templates = load_templates(arguments.benchmark, languages=languages)
         found = run_left_out(model, load_facts(arguments.benchmark), templates, facts_each=arguments.facts_each,
                              progress=True)  # fmt: skip
         path = results_path(arguments.model, arguments.out)

@@ -6,6 +6,7 @@ import pandas as pd
 
 from .errors import InputError, Literal
 from .facts import ATLAS, read_jsonl, select_relations, text_field
+from .languages import CODES
 
 SPLITS = ("train", "half", "held_out")
 MODES = ("causal", "mlm")
@@ -61,6 +62,18 @@ def load_templates(
     if languages is not None:
         templates = templates[templates["language"].isin(languages)].reset_index(drop=True)
     return select_relations(templates, relations)
+
+
+def languages_of(folder: str | Path = ATLAS) -> tuple[str, ...]:
+    """The languages that a benchmark folder has templates for: those of Atlas in their order, then the others.
+
+    Example
+    -------
+    >>> parse_languages("all", known=languages_of("my-benchmark"))
+    ('en', 'fr', 'fi', 'hu')
+    """
+    found = list(dict.fromkeys(load_templates(folder, mode="mlm")["language"]))
+    return tuple(sorted(found, key=lambda code: CODES.index(code) if code in CODES else len(CODES)))
 
 
 def check_template(text: object, where: str, *, mode: str = "causal") -> None:

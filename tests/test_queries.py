@@ -1,11 +1,14 @@
 """queries.py: templates filled with facts, and what the gates drop."""
 
+import json
+
 import pytest
 from conftest import FACTS, TEMPLATES, fact_row
 
 from knlib.errors import InputError
 from knlib.facts import load_facts
-from knlib.queries import QUERY_COLUMNS, build_queries, check_template, load_templates
+from knlib.languages import CODES, parse_languages
+from knlib.queries import QUERY_COLUMNS, build_queries, check_template, languages_of, load_templates
 
 GATES = ["no_name", "leak", "ambiguous", "object_in_prompt", "duplicate"]
 
@@ -83,6 +86,18 @@ def test_templates_of_chosen_languages(benchmark):
     assert load_templates(folder, languages=("de",))["template"].tolist() == ["capital/de/0"]
     with pytest.raises(InputError, match="languages: found 'ja', expected one of en de"):
         load_templates(folder, languages=("ja",))
+
+
+def test_languages_of_a_benchmark_are_atlas_first(tmp_path):
+    assert languages_of() == CODES
+    rows = [
+        {"template": f"r/{code}", "relation": "r", "language": code, "text": "{S}: {O}."} for code in ("fi", "ja", "en")
+    ]
+    (tmp_path / "templates.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf8")
+    assert languages_of(tmp_path) == ("en", "ja", "fi")
+    assert parse_languages("fi,en", known=languages_of(tmp_path)) == ("fi", "en")
+    with pytest.raises(InputError, match="languages: found 'de', expected one of en ja fi"):
+        parse_languages("de", known=languages_of(tmp_path))
 
 
 def test_a_relation_without_facts_gives_no_query(benchmark):
