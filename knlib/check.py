@@ -19,7 +19,7 @@ GATES = ["no_name", "leak", "ambiguous", "object_in_prompt", "duplicate"]
 def check_benchmark(folder: Path, *, relations=None, languages=None) -> str:
     """Validate `facts.jsonl`, `templates.jsonl` and, if there, `multiple_choice.jsonl`; returns the report."""
     facts, wordings = load_facts(folder), None
-    templates = load_templates(folder, languages=languages)
+    templates = load_templates(folder, languages=parse_languages(languages, known=languages_of(folder)))
     _check_known("templates.jsonl", templates, facts)
     if (folder / "multiple_choice.jsonl").exists():
         wordings = load_wordings(folder)
@@ -72,10 +72,8 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.model:
             print(check_model(arguments.model))
         else:
-            known = languages_of(arguments.folder)
-            languages = parse_languages(arguments.languages, known=known) if arguments.languages else None
             relations = arguments.relations.split(",") if arguments.relations else None
-            print(check_benchmark(arguments.folder, relations=relations, languages=languages))
+            print(check_benchmark(arguments.folder, relations=relations, languages=arguments.languages))
 
     return said_in_one_line(work)
 
