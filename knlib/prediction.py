@@ -148,7 +148,8 @@ def predict(
     Exact top-1 of the teacher-forced sums over all candidates (see `score_answers`), without scoring them all: a sum is
     never larger than its first term, so candidates are completed best-first until none left can win.
 
-    Returns one row per query: `query`, `prediction`, `correct`, `p_answer` (product of the answer tokens'
+    Returns one row per query: `query`, `prediction`, `correct` (it is the answer or one of its `aliases`, as other
+    objects of a many-valued fact are), `p_answer` (product of the answer tokens'
     probabilities under the full vocabulary), `p_prediction`.
     """
     names = {key: candidates(facts, *key) for key in set(zip(queries["relation"], queries["language"], strict=True))}
@@ -186,7 +187,7 @@ def _predict_chunk(model: Model, queries: pd.DataFrame, names: dict) -> pd.DataF
     return pd.DataFrame({
         "query": [row.query for row in rows],
         "prediction": [search.names[j] for search, j in zip(searches, best, strict=True)],
-        "correct": [j == search.gold for search, j in zip(searches, best, strict=True)],
+        "correct": [search.is_right(j) for search, j in zip(searches, best, strict=True)],
         "p_answer": np.exp([search.scores[search.gold] for search in searches]),
         "p_prediction": np.exp([search.scores[j] for search, j in zip(searches, best, strict=True)]),
     })  # fmt: skip
@@ -214,6 +215,9 @@ class _Search:
     @property
     def best(self) -> int:
         return int(np.argmax(self.scores))
+
+    def is_right(self, j: int) -> bool:
+        return j == self.gold or self.names[j] in getattr(self.row, "aliases", ())
 
     @property
     def done(self) -> bool:

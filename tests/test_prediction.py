@@ -60,6 +60,18 @@ def test_typed_prediction_equals_a_loop_over_all_candidates(tiny_model, some_que
 
 
 @KINDS
+def test_a_valid_object_beside_the_answer_is_right_too(tiny_model, some_queries, facts, name):
+    model = tiny_model(name)
+    found = predict(model, some_queries, facts)
+    wrong = np.flatnonzero(~found["correct"])[0]
+    names = [()] * len(some_queries)
+    names[wrong] = ("none of these", found["prediction"][wrong])
+    again = predict(model, some_queries.assign(aliases=names), facts)
+    assert again["correct"][wrong] and again.drop(index=wrong).equals(found.drop(index=wrong))
+    assert again["p_answer"].equals(found["p_answer"])
+
+
+@KINDS
 def test_padding_and_company_change_nothing(tiny_model, some_queries, name, monkeypatch):
     model = tiny_model(name)
     table = [some_queries[c].tolist() for c in ("prompt", "space", "answer", "suffix")]
