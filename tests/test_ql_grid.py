@@ -1,5 +1,6 @@
 """The grid of the Query Localization study: its table, its configurations, killed and resumed runs."""
 
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -127,6 +128,33 @@ def test_a_result_comes_back_as_it_was_and_only_for_its_model_options_and_inputs
         load_result(COUNT, options, study.model, tmp_path, inputs={"A1": found})
 
 
+def test_cells_side_by_side_wait_for_those_that_they_need(monkeypatch):
+    started, done, lines = [], [], []
+
+    def run_one(name, models, **options):
+        assert set(CELLS[name].inputs) <= set(done) and options == {"facts_each": 3}
+        started.append(name)
+        done.append(name)
+        return f"{name} of {models[CELLS[name].slot]}"
+
+    monkeypatch.setattr(grid, "_run_one", run_one)
+    monkeypatch.setattr(grid, "ProcessPoolExecutor", lambda jobs, *_, **__: ThreadPoolExecutor(jobs))
+    models = {"G": "one", "B": "two"}
+    grid.run_side_by_side(["C1", "C3", "D9", "A2"], models, 2, lines.append, facts_each=3)
+    assert sorted(started) == ["A1", "A2", "A7", "C1", "D9"]  # C3 is of a slot without a model
+    assert len(lines) == 5 and lines[-1].startswith("5 of 5 done: ") and "D9 of two" in " ".join(lines)
+
+
+def test_an_error_of_a_cell_beside_others_is_said(monkeypatch, capsys):
+    def run_one(name, models, **options):
+        raise InputError(name, found="nothing", expected="something")
+
+    monkeypatch.setattr(grid, "_run_one", run_one)
+    monkeypatch.setattr(grid, "ProcessPoolExecutor", lambda jobs, *_, **__: ThreadPoolExecutor(jobs))
+    assert main(["A1", "--jobs", "2"]) == 2
+    assert capsys.readouterr().err.startswith("error: A1: found 'nothing'")
+
+
 def test_stored_floats_have_five_digits_and_names_like_na_stay():
     table = pd.DataFrame({"fact": ["NA", "None"], "value": [1 / 3, 12345678.0]})
     assert to_csv(grid.rounded(table)) == "fact,value\nNA,0.33333\nNone,12346000.0\n"
@@ -134,7 +162,12 @@ def test_stored_floats_have_five_digits_and_names_like_na_stay():
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["Z1"], "Z1"), (["--model", "X=atlas-gpt2"], "X=atlas-gpt2"), (["--model", "G="], "SLOT=MODEL")],
+    [
+        (["Z1"], "Z1"),
+        (["--model", "X=atlas-gpt2"], "X=atlas-gpt2"),
+        (["--model", "G="], "SLOT=MODEL"),
+        (["--jobs", "0"], "--jobs: found 0"),
+    ],
 )
 def test_what_is_unknown_is_named(arguments, words, capsys):
     assert main(arguments) == 2

@@ -17,7 +17,7 @@ from .study import Study
 # `facts_each`: of every relation; `times`: budgets, in units of a query's typical number of neurons; `ratios`: b2 / b1 of `cas` at
 # that number, beside the default; `swept`: strategies that update there with every strength, and by the rule of mode `paper`.
 DEFAULTS = SHARED | {
-    "facts_each": 7, "times": [0.5, 1.0, 2.0, 5.0], "ratios": [0.25, 1.0, 2.0],
+    "facts_each": 5, "times": [0.5, 1.0, 2.0, 5.0], "ratios": [0.25, 1.0, 2.0],
     "swept": ["self", "union", "cas", "random"], "text_tokens": 64,
 }  # fmt: skip
 RIVALS = {"cas": ("union", "top_mean", "cas_paper")}  # whom a strategy is compared with beside `self` and `random`

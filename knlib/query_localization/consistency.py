@@ -21,7 +21,7 @@ from .split import LABELS, circular_welch, kappa, label_facts, welch
 from .study import PART_A, Study
 from .thresholds import STATIC, SWEEP, bimodality, inconsistent, otsu
 
-DEFAULTS = {"method": "ig", "t": 0.3, "paper_facts": 20, "retest_facts": 4, "fixed_k": PART_A, "seed": 0}
+DEFAULTS = {"method": "ig", "t": 0.3, "paper_facts": 10, "retest_facts": 2, "fixed_k": PART_A, "seed": 0}
 SETS = {"threshold": None, "top10": 10, "top50": 50}
 # The set by which facts are labelled.
 LABELLING = ("ours", "top10")

@@ -8,6 +8,7 @@ import io
 import multiprocessing
 import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -173,9 +174,9 @@ def run_side_by_side(
 
 
 def _run_one(name: str, models: dict[str, str], **options) -> str:
-    lines: list[str] = []
+    lines, start = [], time.perf_counter()
     run_grid([name], models, log=lines.append, **options)
-    return lines[-1].partition(": ")[2]
+    return f"{lines[-1].partition(': ')[2]} ({time.perf_counter() - start:.0f} s)"
 
 
 @cache
