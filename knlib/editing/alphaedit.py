@@ -12,7 +12,7 @@ from .memit import batches, check_layers, spread
 from .moments import second_moments, text_hash
 from .registry import register
 from .requests import REQUEST, prompt_rows
-from .states import group_means, subject_keys
+from .states import group_means, group_numbers, subject_keys
 from .values import ValueOptions
 
 VALUE = ValueOptions(clamp=0.75)
@@ -63,7 +63,7 @@ def alphaedit(
             )
             parts += found
             log += entries
-            number = torch.as_tensor(own.groupby(REQUEST, sort=False).ngroup().to_numpy())
+            number = group_numbers(own, REQUEST)
             for layer in layers:
                 keys = group_means(subject_keys(model, own, layer), number).T.cpu()
                 cache[layer] += keys @ keys.T

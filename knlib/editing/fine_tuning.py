@@ -1,5 +1,7 @@
 """FT-L and FT-M: one layer's down-projection is fine-tuned on the requests, within a small box or without (the simple rivals)."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 import torch
 
@@ -108,12 +110,16 @@ def _one_edit(
     return stored_part(edit, layer, identity, change, weight.dtype), losses
 
 
-def answer_examples(model: Model, rows: pd.DataFrame, *, at_once: bool = False) -> Rows:
+def answer_examples(
+    model: Model, rows: pd.DataFrame, *, at_once: bool = False, shares: Sequence[float] | None = None
+) -> Rows:
     """Where the new answers' tokens are predicted: a padded batch with its places, targets [tokens], and each token's share of
-    the loss [tokens]: every prompt counts alike, and in it every token.
+    the loss [tokens].
 
-    `at_once`: all tokens of an answer at the prompt's last token.
+    `at_once`: all tokens of an answer at the prompt's last token. `shares`: of the prompts, sum 1 (None: all alike); the
+    tokens of a prompt share alike.
     """
+    shares = [1 / len(rows)] * len(rows) if shares is None else shares
     items = [(r.prompt, answer_tokens(model, r.prompt, r.space, r.new), r.space, r.suffix) for r in rows.itertuples()]
     ids, columns, targets, _ = answer_rows(model, items)
     if at_once:
@@ -122,7 +128,7 @@ def answer_examples(model: Model, rows: pd.DataFrame, *, at_once: bool = False) 
     places = [(row, column) for row, own in enumerate(columns) for column in own]
     at = torch.tensor(places, device=model.device).T
     batch = padded([tuple(row) for row in ids], model.tokenizer.pad_token_id, "right", model.device)
-    share = [1 / len(own) / len(targets) for own in targets for _ in own]
+    share = [whole / len(own) for whole, own in zip(shares, targets, strict=True) for _ in own]
     wanted = [token for own in targets for token in own]
     return (*batch, at[0], at[1]), torch.tensor(wanted, device=model.device), torch.tensor(share, device=model.device)
 

@@ -12,7 +12,7 @@ from .moments import second_moments, text_hash
 from .registry import register
 from .requests import REQUEST, prompt_rows
 from .rome import stored_part
-from .states import group_means, output_module, subject_keys, subject_outputs
+from .states import group_means, group_numbers, output_module, subject_keys, subject_outputs
 from .values import ValueOptions, optimise_values
 
 VALUE = ValueOptions(clamp=0.75)
@@ -94,7 +94,7 @@ def spread(
     >>> parts, log = spread(model, rows, [2, 3], solve, None, ValueOptions())
     """
     values = optimise_values(model, rows, layers[-1], where="block", essence=essence, options=value)
-    aim, number = values.start + values.delta, torch.as_tensor(rows.groupby(REQUEST, sort=False).ngroup().to_numpy())
+    aim, number = values.start + values.delta, group_numbers(rows, REQUEST)
     owners, parts = [entry["edit"] for entry in values.log], []
     for left, layer in zip(range(len(layers), 0, -1), layers, strict=True):
         keys = group_means(subject_keys(model, rows, layer), number).T.cpu()

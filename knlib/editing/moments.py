@@ -56,6 +56,8 @@ def text_hash(texts: Sequence[str]) -> str:
     >>> text_hash(["Paris is in France."])
     'a7b60506b7c4c385'
     """
+    if isinstance(texts, str) or texts is None:
+        raise InputError("texts", found=texts, expected="a list of texts")
     digest = hashlib.sha256()
     for text in texts:
         # With lengths: two texts are not the one text that they make together.

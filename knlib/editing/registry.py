@@ -54,7 +54,9 @@ class Editor:
                 raise InputError(f"editor {self.name}, options", found=name, expected=known)
         for name, parameter in options.items():
             if parameter.default is parameter.empty and name not in given:
-                raise InputError(f"editor {self.name}, options", found=list(given), expected=f"{name}, which has no default")
+                raise InputError(
+                    f"editor {self.name}, options", found=list(given), expected=f"{name}, which has no default"
+                )
 
 
 EDITORS: dict[str, Editor] = {}

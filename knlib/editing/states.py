@@ -77,6 +77,17 @@ def changed_output(model: Model, layer: int, where: str, shape, rows: list[int],
         yield seen
 
 
+def group_numbers(rows: pd.DataFrame, by: list[str]) -> torch.Tensor:
+    """The number of each row's group, [rows], in order of appearance: rows with the same values in the columns `by`.
+
+    Example
+    -------
+    >>> group_numbers(pd.DataFrame({"edit": ["b", "a", "b"]}), ["edit"])
+    tensor([0, 1, 0])
+    """
+    return torch.tensor(rows.groupby(by, sort=False).ngroup().tolist())
+
+
 def group_means(values: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
     """Means over the rows of each group, [groups, n]; `groups` [rows]: numbers from 0 on.
 

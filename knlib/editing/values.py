@@ -9,7 +9,7 @@ from ..models import Model
 from ..prediction import TOKENS_PER_BATCH, answer_rows, answer_tokens
 from ..sites import padded
 from .requests import REQUEST, subject_position
-from .states import changed_output, group_means, output_module, subject_outputs
+from .states import changed_output, group_means, group_numbers, output_module, subject_outputs
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def optimise_values(
     >>> [(entry["language"], round(entry["p_new"], 2)) for entry in values.log]
     """
     output_module(model, layer, where)
-    number = torch.as_tensor(rows.groupby(by, sort=False).ngroup().to_numpy())
+    number = group_numbers(rows, by)
     start = group_means(subject_outputs(model, rows, layer, where), number)
     prompts = _prompts(model, rows, number.tolist(), essence or {})
     delta, log = torch.zeros_like(start), [dict(zip(by, key, strict=True)) for key in rows[by].drop_duplicates().values]
