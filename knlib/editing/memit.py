@@ -70,8 +70,10 @@ def shares(keys: torch.Tensor, lam: float, moment: torch.Tensor | None) -> torch
     -------
     >>> update = residuals @ shares(keys, 100.0, moment).T
     """
-    moment = torch.eye(len(keys), dtype=keys.dtype) if moment is None else moment
-    return torch.linalg.solve(lam * moment + keys @ keys.T, keys)
+    directions = keys if moment is None else torch.linalg.solve(moment, keys)
+    # As C^-1 K (lam + K^T C^-1 K)^-1, the same: a small lam would leave the sum of the two moments without digits.
+    small = keys.T @ directions + lam * torch.eye(keys.shape[1], dtype=keys.dtype)
+    return torch.linalg.solve(small, directions, left=False)
 
 
 def spread(

@@ -1,0 +1,141 @@
+"""A change that is kept beside the weights: hooks add it where the gate says so; without a hit not a bit differs."""
+
+import json
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..attribution_store import _atomically
+from ..errors import InputError, Literal
+from ..models import Model
+from .cache import Entry, Gate, hidden_states
+from .lafn_values import shifted
+
+
+@dataclass(frozen=True, eq=False)
+class CachedChange:
+    """Cached edits of a model: `entries`, and the gate's `layer` and `thresholds` (language -> least cosine).
+
+    The other fields are those of `WeightChange`. Entries of one fact: the newest acts.
+
+    Example
+    -------
+    >>> change = find_change("lafn", model, requests, layers=[2, 3, 4], texts=texts)
+    >>> with change.applied(model):
+    ...     found = predict(model, queries, facts)
+    """
+
+    editor: str
+    options: dict
+    model: str
+    model_hash: str
+    entries: tuple[Entry, ...]
+    layer: int
+    thresholds: dict[str, float]
+    semantic: bool = True
+    report: dict = field(default_factory=dict)
+
+    @property
+    def edits(self) -> list[str]:
+        """Ids of the edits, in the order in which they came."""
+        return [entry.edit for entry in sorted(self.entries, key=lambda entry: entry.created)]
+
+    def without(self, edit: str) -> "CachedChange":
+        """The change without one edit; what it superseded acts again. `InputError` for an unknown id."""
+        if edit not in self.edits:
+            raise InputError("edit", found=edit, expected=Literal("one of " + " ".join(self.edits)))
+        return replace(self, entries=tuple(entry for entry in self.entries if entry.edit != edit))
+
+    def queries(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The queries as the edited model is to be asked: as they are."""
+        return table
+
+    @contextmanager
+    def applied(self, model: Model):
+        """Hits get their entry's values within the `with` block, which gives the change; other rows keep their bits.
+
+        A row's tokens decide, so calls that bring only the tokens behind a cache are not touched: the prefix has been.
+        """
+        gate = Gate(model, self.entries, self.layer, self.thresholds, semantic=self.semantic)
+
+        def before(module, args, kwargs):
+            ids, past = kwargs.get("input_ids", args[0] if args else None), kwargs.get("past_key_values")
+            if ids is None or (past is not None and past.get_seq_length() > 0):
+                return
+            mask = kwargs.get("attention_mask")
+            mask = torch.ones_like(ids) if mask is None else mask
+            for hit in gate.hits(ids, mask, lambda: hidden_states(model, self.layer, ids, mask)):
+                values = self.entries[hit.entry].values_in(hit.language)
+                acting.enter_context(shifted(model, values, ids.shape, [hit.row], [hit.column]))
+
+        def after(module, args, output):
+            acting.close()
+
+        with ExitStack() as stack:
+            acting = stack.enter_context(ExitStack())
+            handles = [model.base.register_forward_pre_hook(before, with_kwargs=True),
+                       model.base.register_forward_hook(after, always_call=True)]  # fmt: skip
+            for handle in handles:
+                stack.callback(handle.remove)
+            yield self
+
+    def save(self, path: str | Path) -> None:
+        """One safetensors file, whole or not at all: keys and values, and all else as JSON in its metadata."""
+        tensors, described = {}, []
+        for number, entry in enumerate(self.entries):
+            values = {
+                code: {str(layer): neurons for layer, (neurons, _) in found.items()}
+                for code, found in entry.values.items()
+            }
+            described.append({"edit": entry.edit, "fact": entry.fact, "created": entry.created, "names": entry.names,
+                              "keys": list(entry.keys), "values": values})  # fmt: skip
+            tensors |= {f"{number}.key.{code}": key.cpu().contiguous().clone() for code, key in entry.keys.items()}
+            tensors |= {
+                f"{number}.value.{code}.{layer}": shift.cpu().contiguous().clone()
+                for code, found in entry.values.items() for layer, (_, shift) in found.items()
+            }  # fmt: skip
+        names = ("editor", "options", "model", "model_hash", "layer", "thresholds", "semantic", "report")
+        metadata = {"cached": json.dumps({name: getattr(self, name) for name in names} | {"entries": described},
+                                         ensure_ascii=False, sort_keys=True)}  # fmt: skip
+        _atomically(Path(path), lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def load_cached(path: str | Path, model: Model) -> CachedChange:
+    """A saved cached change, for the model that it was found on.
+
+    Raises `InputError` for a file that is none, and where the model's hash is another, naming both.
+
+    Example
+    -------
+    >>> with load_cached("lafn.safetensors", model).applied(model):
+    ...     found = predict(model, queries, facts)
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            described = json.loads((file.metadata() or {})["cached"])
+            entries = tuple(_entry(file, number, own) for number, own in enumerate(described.pop("entries")))
+        change = CachedChange(**described, entries=entries)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(path, found=Literal(f"{type(error).__name__}: {error}"),
+                         expected="a file of CachedChange.save") from None  # fmt: skip
+    if change.model_hash != model.hash:
+        raise InputError(path, found=Literal(f"edits of {change.model} with hash {change.model_hash}"),
+                         expected=f"some of {model.name} with hash {model.hash}")  # fmt: skip
+    return change
+
+
+def _entry(file, number: int, own: dict) -> Entry:
+    values = {
+        code: {
+            int(layer): (neurons, file.get_tensor(f"{number}.value.{code}.{layer}")) for layer, neurons in found.items()
+        }
+        for code, found in own["values"].items()
+    }
+    keys = {code: file.get_tensor(f"{number}.key.{code}") for code in own["keys"]}
+    names = {code: tuple(found) for code, found in own["names"].items()}
+    return Entry(own["edit"], own["fact"], own["created"], names, keys, values)

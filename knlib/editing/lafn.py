@@ -1,0 +1,197 @@
+"""LAFN: one change of the neurons that a fact's prompts share in all languages, cached (after Zhang et al., arXiv 2406.16416).
+
+A reconstruction: the paper's code and settings are not public. What the change does without the cache: `bake`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..controls import Pairs, generator, layer_matched
+from ..errors import InputError, Literal
+from ..models import Model
+from ..prediction import AnswerRows
+from ..sites import padded
+from .cache import SHARED, Entry, Gate, hidden_states
+from .cached_change import CachedChange
+from .changes import WeightChange, option_record
+from .lafn_locate import LocateOptions, language_sets, neuron_states, shared_neurons
+from .lafn_values import ShiftOptions, optimise_shift
+from .memit import shares
+from .moments import second_moments, text_hash
+from .registry import register
+from .requests import prompt_rows
+from .rome import stored_part
+from .states import output_module, subject_keys
+
+LOCATE, VALUE = LocateOptions(), ShiftOptions()
+NEURONS = ("located", "random", "per_language", "union", "all")
+FALSE_HITS = 0.01  # of calibration prompts of a language
+NO_NEGATIVES = 0.8  # least cosine in a language without calibration prompts
+
+
+@register("lafn")
+def lafn(
+    model: Model,
+    requests: pd.DataFrame,
+    *,
+    layers: Sequence[int],
+    texts: Sequence[str],
+    contexts: pd.DataFrame | None = None,
+    negatives: pd.DataFrame | None = None,
+    names: dict[str, dict[str, tuple[str, ...]]] | None = None,
+    neurons: str = "located",
+    gate_layer: int | None = None,
+    semantic: bool = True,
+    locate: LocateOptions = LOCATE,
+    value: ShiftOptions = VALUE,
+    seed: int = 0,
+) -> CachedChange:
+    """Locate the neurons, optimise what is added to them, and keep it in a cache with a gate.
+
+    `texts`: neutral text, for the neurons' scale; `contexts`: paraphrases of the requests, as in `prompt_rows`; `negatives`:
+    queries (`fact`, `language`, `prompt`) that name the subjects and ask something else: each language's threshold leaves at most
+    1 % of them in; `names`: fact -> language -> the subject's names (None: as the requests spell it); `gate_layer`: default
+    the middle one. `neurons`: `located`, or a control: `random` (as many of each layer), `per_language` (each language
+    its own neurons and change), `union` (of the languages' sets), `all` of the layers.
+
+    Raises `InputError` as `prompt_rows`, for layers that the model lacks and other kinds of neurons.
+
+    Example
+    -------
+    >>> with lafn(model, requests, layers=[2, 3, 4], texts=texts, contexts=paraphrases).applied(model):
+    ...     found = predict(model, queries, facts)
+    """
+    if neurons not in NEURONS:
+        raise InputError("neurons", found=neurons, expected=Literal("one of " + " ".join(NEURONS)))
+    gate_layer = model.n_layers // 2 if gate_layer is None else gate_layer
+    for layer in (*layers, gate_layer):
+        output_module(model, layer, "mlp")
+    rows = prompt_rows(model, requests, contexts).reset_index(drop=True)
+    scale = {i: moment.diagonal().sqrt() for i, moment in second_moments(model, layers, texts).items()}
+    on, written = neuron_states(model, rows)
+    entries, log = [], []
+    for number, (edit, own) in enumerate(rows.groupby("edit", sort=False)):
+        sets, score = language_sets(on[own.index], written[own.index], own["language"], locate)
+        chosen = _neurons(model, sets, score, own, list(layers), neurons, locate, generator(seed, edit, "lafn"))
+        values = {}
+        for code, pairs in chosen.items():
+            part = own if code == SHARED else own[own["language"] == code]
+            shift = optimise_shift(model, part, pairs, scale, value)
+            values[code] = shift.values
+            log.append(
+                {"edit": edit, "language": code, "neurons": len(pairs), "loss": shift.loss, "steps": shift.steps}
+            )
+        entries.append(_entry(model, number, edit, own, values, gate_layer, names or {}))
+    thresholds = calibrated(model, entries, gate_layer, negatives)
+    options = option_record(layers=list(layers), texts=text_hash(texts), neurons=neurons, gate_layer=gate_layer, locate=locate,
+                            value=value, seed=seed, contexts=0 if contexts is None else len(contexts))  # fmt: skip
+    report = {"values": log, "last_prompt": int(rows["place"].eq("last_prompt").sum())}
+    return CachedChange(
+        "lafn", options, model.name, model.hash, tuple(entries), gate_layer, thresholds, semantic, report
+    )
+
+
+def _neurons(
+    model: Model, sets: np.ndarray, score: np.ndarray, rows: pd.DataFrame, layers: list[int], kind: str,
+    locate: LocateOptions, draw: np.random.Generator,
+) -> dict[str, Pairs]:  # fmt: skip
+    """Language (or `*`) -> neurons of one edit in the layers."""
+    codes = list(dict.fromkeys(rows["language"]))
+    if kind == "per_language":
+        own = {code: shared_neurons(sets[i : i + 1], score[i : i + 1], locate) for i, code in enumerate(codes)}
+        return {code: _pairs(table, layers) for code, table in own.items()}
+    if kind == "union":
+        found = [(layer, int(neuron)) for layer in layers for neuron in np.flatnonzero(sets[:, layer].any(0))]
+    elif kind == "all":
+        found = [(layer, neuron) for layer in layers for neuron in range(model.n_neurons)]
+    else:
+        found = _pairs(shared_neurons(sets, score, locate), layers)
+        if kind == "random":
+            found = layer_matched(found, model.n_neurons, draw)
+    return {SHARED: tuple(found)}
+
+
+def _pairs(table: pd.DataFrame, layers: list[int]) -> Pairs:
+    table = table[table["layer"].isin(layers)]
+    return tuple((int(layer), int(neuron)) for layer, neuron in zip(table["layer"], table["neuron"], strict=True))
+
+
+def _entry(model: Model, number: int, edit: str, rows: pd.DataFrame, values: dict, layer: int, names: dict) -> Entry:
+    fact = rows["fact"].iloc[0]
+    spelled = {code: tuple(dict.fromkeys(own["subject"])) for code, own in rows.groupby("language", sort=False)}
+    keys = {code: _prompt_states(model, own, layer)[0] for code, own in rows.groupby("language", sort=False)}
+    return Entry(edit, fact, number, names.get(fact, spelled), keys, values)
+
+
+def _prompt_states(model: Model, rows: pd.DataFrame, layer: int) -> tuple[torch.Tensor, tuple]:
+    """Unit hidden states at the prompts' last tokens, [rows, width]; and the batch with all states."""
+    helper = AnswerRows(model)
+    sequences = [(*helper.before, *model.pieces(prompt)) for prompt in rows["prompt"]]
+    ids, mask = padded(sequences, model.tokenizer.pad_token_id, "right", model.device)
+    states = hidden_states(model, layer, ids, mask)
+    last = states[torch.arange(len(ids)), mask.sum(1).cpu() - 1]
+    return torch.nn.functional.normalize(last.float(), dim=-1), (ids, mask, states)
+
+
+def calibrated(
+    model: Model, entries: Sequence[Entry], layer: int, negatives: pd.DataFrame | None, *, batch: int = 64
+) -> dict[str, float]:
+    """Language -> the least cosine that at most 1 % of the negatives reach at keys of this language.
+
+    Negatives that name no subject never get in, and do not count. Where a language's keys met none, `NO_NEGATIVES`.
+
+    Example
+    -------
+    >>> calibrated(model, change.entries, change.layer, negatives)
+    {'en': 0.93, 'ja': 0.91}
+    """
+    met: dict[str, list[float]] = {code: [] for entry in entries for code in entry.keys}
+    gate = Gate(model, entries, layer, {})
+    for start in range(0, 0 if negatives is None else len(negatives), batch):
+        _, (ids, mask, states) = _prompt_states(model, negatives.iloc[start : start + batch], layer)
+        for scores in gate.scores(ids, mask, lambda states=states: states):
+            for code, score in scores.items():
+                met[code].append(score)
+    # Just above the quantile: a score equal to the threshold gets in.
+    return {code: float(np.nextafter(np.quantile(found, 1 - FALSE_HITS, method="higher"), 2)) if found else NO_NEGATIVES
+            for code, found in met.items()}  # fmt: skip
+
+
+def bake(
+    model: Model, change: CachedChange, requests: pd.DataFrame, *, texts: Sequence[str] | None, lam: float = 15000.0
+) -> WeightChange:
+    """A cached change written into the weights: every key of a request gets what its neurons would have added to the output.
+
+    In each layer D = R K^T (lam C + K K^T)^-1 (`knlib.editing.memit.shares`), K the requests' keys, R[:, r] = W[:, N] shift of
+    their edit: without a gate, and so at other prompts too.
+
+    Example
+    -------
+    >>> with bake(model, change, requests, texts=texts, lam=100.0).applied(model):
+    ...     found = predict(model, queries, facts)
+    """
+    rows = prompt_rows(model, requests)
+    entries = {entry.edit: entry for entry in change.entries}
+    layers = sorted({layer for entry in change.entries for found in entry.values.values() for layer in found})
+    moments = {} if texts is None else second_moments(model, layers, texts)
+    parts = []
+    for layer in layers:
+        keys = subject_keys(model, rows, layer).T.cpu()
+        written = []
+        for row in rows.itertuples():
+            neurons, shift = entries[row.edit].values_in(row.language).get(layer, ([], None))
+            columns = [model.column(layer, neuron).double().cpu() for neuron in neurons]
+            written.append(
+                torch.stack(columns, 1) @ shift.double().cpu()
+                if columns
+                else keys.new_zeros(len(model.column(layer, 0)))
+            )
+        found, residuals = shares(keys, lam, moments.get(layer)), torch.stack(written, 1)
+        for edit in entries:
+            own = torch.tensor((rows["edit"] == edit).to_numpy())
+            parts.append(stored_part(edit, layer, residuals[:, own], found[:, own], model.column(layer, 0).dtype))
+    options = option_record(**change.options, lam=lam, moments=None if texts is None else text_hash(texts))
+    return WeightChange("lafn_baked", options, model.name, model.hash, tuple(parts), change.report)

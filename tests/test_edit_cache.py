@@ -1,0 +1,201 @@
+"""The cache: no hit changes no bit, entries come and go, batches and padding do not matter, names alone are not enough."""
+
+from dataclasses import replace
+
+import edit_tables
+import pandas as pd
+import pytest
+import torch
+from tiny_models import KeepFloat64, tiny_model
+
+from knlib.editing.cache import plain
+from knlib.editing.cached_change import load_cached
+from knlib.editing.lafn import lafn
+from knlib.editing.lafn_values import ShiftOptions
+from knlib.editing.registry import EDITORS
+from knlib.errors import InputError
+from knlib.prediction import AnswerRows, score_answers
+from knlib.sites import padded
+
+TEXTS = ["kilo sipo ba pe.", "mira da lati nupe.", "tebu dago fuli repo moki."]
+OPTIONS = {"layers": [0, 1], "texts": TEXTS, "gate_layer": 1, "value": ShiftOptions(steps=4)}
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with KeepFloat64():
+        yield
+
+
+def requests(*facts):
+    table = edit_tables.queries("request")
+    return table[table["fact"].isin(facts)].assign(edit="edit " + table["fact"])
+
+
+# The same subjects, another relation.
+OTHERS = edit_tables.queries("request", "held0", relation="s", new=False)
+
+
+def change_of(model, *facts, **options):
+    return lafn(model, requests(*facts), **OPTIONS | {"negatives": OTHERS} | options)
+
+
+def logits(model, prompts, side="right"):
+    helper = AnswerRows(model)
+    ids, mask = padded([(*helper.before, *model.pieces(p)) for p in prompts], model.tokenizer.pad_token_id, side, "cpu")
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    with torch.no_grad():
+        found = model.network(input_ids=ids, attention_mask=mask, position_ids=positions).logits
+    return [row[own.bool()] for row, own in zip(found, mask, strict=True)]
+
+
+OWN = requests("r:B", "r:C")["prompt"].tolist()
+STRANGE = ["kilo sipo mira", *edit_tables.queries("held0")["prompt"][:2], *OTHERS["prompt"]]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_prompts_of_the_edit_change_and_all_others_keep_their_bits(kind):
+    model = tiny_model(kind)
+    change = change_of(model, "r:B", "r:C")
+    before = logits(model, OWN), logits(model, STRANGE), logits(model, STRANGE[:1] + OWN)
+    weights = {name: w.clone() for name, w in model.network.state_dict().items()}
+    with change.applied(model):
+        own, strange, mixed = logits(model, OWN), logits(model, STRANGE), logits(model, STRANGE[:1] + OWN)
+        assert all(w.equal(weights[name]) for name, w in model.network.state_dict().items())
+    assert all(not a.equal(b) for a, b in zip(own, before[0], strict=True))
+    assert all(a.equal(b) for a, b in zip(strange, before[1], strict=True))
+    # A row does not care who is in the batch.
+    assert mixed[0].equal(before[2][0]) and all(
+        torch.allclose(a, b, atol=1e-12) for a, b in zip(mixed[1:], own, strict=True)
+    )
+    after = logits(model, OWN)
+    assert all(a.equal(b) for a, b in zip(after, before[0], strict=True))
+    assert not any(d._forward_pre_hooks for d in model.down_projections) and not model.base._forward_pre_hooks
+
+
+def test_the_same_subject_in_another_relation_is_let_in_by_name_alone():
+    model = tiny_model("gpt2")
+    before = logits(model, OTHERS["prompt"])
+    gated = change_of(model, "r:B")
+    with replace(gated, semantic=False).applied(model):
+        by_name = logits(model, OTHERS["prompt"])
+    named = OTHERS["fact"].eq("s:B").tolist()
+    assert [not a.equal(b) for a, b in zip(by_name, before, strict=True)] == named
+    with gated.applied(model):
+        assert all(a.equal(b) for a, b in zip(logits(model, OTHERS["prompt"]), before, strict=True))
+
+
+def test_padding_on_either_side_is_the_same():
+    model = tiny_model("llama")
+    with change_of(model, "r:B", "r:C").applied(model):
+        right, left = (logits(model, [*OWN, "kilo sipo mira da lati nupe"], side) for side in ("right", "left"))
+    assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(right, left, strict=True))
+
+
+def test_what_was_added_before_a_cache_is_not_added_again():
+    model = tiny_model("gpt2")
+    prompt = OWN[0]
+    ids = torch.tensor([[*AnswerRows(model).before, *model.pieces(prompt + " pe")]])
+    with change_of(model, "r:B").applied(model), torch.no_grad():
+        whole = model.network(input_ids=ids).logits
+        first = model.network(input_ids=ids[:, :-2], use_cache=True)
+        rest = model.network(input_ids=ids[:, -2:], past_key_values=first.past_key_values, use_cache=True)
+    assert torch.allclose(torch.cat([first.logits, rest.logits], dim=1), whole, atol=1e-10)
+
+
+def test_removing_restores_and_the_order_of_entries_does_not_matter():
+    model = tiny_model("gpt2")
+    both, one = change_of(model, "r:B", "r:C"), change_of(model, "r:B")
+    assert both.edits == ["edit r:B", "edit r:C"]
+    less = both.without("edit r:C")
+    swapped = replace(both, entries=both.entries[::-1])
+    found = []
+    for change in (less, replace(one, thresholds=both.thresholds), both, swapped):
+        with change.applied(model):
+            found.append(logits(model, OWN))
+    assert all(a.equal(b) for a, b in zip(found[0], found[1], strict=True))
+    assert all(a.equal(b) for a, b in zip(found[2], found[3], strict=True)) and swapped.edits == both.edits
+    with pytest.raises(InputError, match="edit: found 'nobody'"):
+        both.without("nobody")
+
+
+def test_the_newest_edit_of_a_fact_acts_and_the_old_one_again_when_it_is_gone():
+    model = tiny_model("gpt2")
+    first = requests("r:B")
+    second = first.assign(edit="later", new="moki")
+    change = lafn(model, pd.concat([first, second]), **OPTIONS | {"negatives": OTHERS})
+    alone = [lafn(model, own, **OPTIONS | {"negatives": OTHERS}) for own in (first, second)]
+    found = []
+    for own in (change, replace(change, entries=change.entries[::-1]), alone[1], change.without("later"), alone[0]):
+        with own.applied(model):
+            found.append(logits(model, first["prompt"]))
+    for a, b in ((0, 1), (0, 2), (3, 4)):
+        assert all(torch.allclose(x, y, atol=1e-12) for x, y in zip(found[a], found[b], strict=True))
+    assert not found[0][0].equal(found[3][0])
+
+
+def test_saved_edits_come_back_and_other_weights_refuse_them(tmp_path):
+    model = tiny_model("llama")
+    change = change_of(model, "r:B", "r:C", neurons="per_language")
+    change.save(tmp_path / "edits.safetensors")
+    again = load_cached(tmp_path / "edits.safetensors", model)
+    assert again.edits == change.edits and again.thresholds == change.thresholds and again.report == change.report
+    found = []
+    for own in (change, again):
+        with own.applied(model):
+            found.append(logits(model, OWN))
+    assert all(a.equal(b) for a, b in zip(*found, strict=True))
+    with pytest.raises(InputError, match=f"hash {model.hash}, expected some of .* with hash"):
+        load_cached(tmp_path / "edits.safetensors", tiny_model("llama", seed=1))
+    (tmp_path / "broken").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="expected a file of CachedChange"):
+        load_cached(tmp_path / "broken", model)
+
+
+def test_an_exception_inside_leaves_nothing_behind():
+    model = tiny_model("gpt2")
+    before = logits(model, OWN)
+    with pytest.raises(ZeroDivisionError), change_of(model, "r:B").applied(model):
+        logits(model, OWN)
+        raise ZeroDivisionError
+    assert all(a.equal(b) for a, b in zip(logits(model, OWN), before, strict=True))
+    # The network itself may fail, too.
+    with change_of(model, "r:B").applied(model):
+        with pytest.raises((IndexError, RuntimeError)):
+            model.network(input_ids=torch.tensor([[10**6]]))
+        assert not any(d._forward_pre_hooks for d in model.down_projections)
+
+
+@pytest.mark.parametrize("neurons", ["located", "random", "per_language", "union", "all"])
+def test_every_choice_of_neurons_helps_the_new_answer(neurons):
+    model = tiny_model("gpt2")
+    own = requests("r:B")
+    columns = [own[c] for c in ("prompt", "space", "new", "suffix")]
+    before = score_answers(model, *columns)
+    change = EDITORS["lafn"].find(model, own, neurons=neurons, **OPTIONS)
+    with change.applied(model):
+        assert (score_answers(model, *columns) > before).all()
+    counts = {entry["language"]: entry["neurons"] for entry in change.report["values"]}
+    assert set(counts) == ({"en", "ja"} if neurons == "per_language" else {"*"})
+
+
+def test_controls_have_as_many_neurons_in_every_layer_and_seeds_reproduce():
+    model = tiny_model("gpt2")
+    found = {name: change_of(model, "r:B", neurons=name, seed=3) for name in ("located", "random", "all")}
+    count = {
+        name: {layer: len(neurons) for layer, (neurons, _) in change.entries[0].values["*"].items()}
+        for name, change in found.items()
+    }
+    assert count["located"] == count["random"] and set(count["all"].values()) == {model.n_neurons}
+    chosen = [change.entries[0].values["*"][0][0] for change in (found["random"], change_of(model, "r:B", neurons="random", seed=3),
+                                                                change_of(model, "r:B", neurons="random", seed=4))]  # fmt: skip
+    assert chosen[0] == chosen[1] != chosen[2] and not set(chosen[0]) & set(
+        found["located"].entries[0].values["*"][0][0]
+    )
+    with pytest.raises(InputError, match="neurons: found 'some'"):
+        change_of(model, "r:B", neurons="some")
+
+
+def test_names_are_compared_without_accents_but_as_other_letters_where_marks_make_them():
+    assert plain("SÃO Tomé") == "sao tome" and plain("Йемен") == plain("йемен")
+    assert plain("ガーナ") != plain("カーナ") and plain("क़") != plain("क") and plain("مُحَمَّد") != ""
