@@ -1,9 +1,9 @@
 """Editors: a change of a model is found, applied within a `with` block, and undone exactly, also after an exception.
 
-Edits of neurons' columns (`value_edit`, `rank_one_edit`, `scale_columns`, ...) are context managers of their own. Editors of
-the registry answer edit requests, one fact in several languages (`requests`): `find_change` and `edit` by name, a
-`WeightChange` to save and apply again. Every module of this folder is imported, and registers its editors; a file added to it
-appears in `EDITORS`, and with that in every comparison.
+Edits of neurons' columns (`value_edit`, `rank_one_edit`, `scale_columns`, ...) are context managers of their own.
+Editors of the registry answer edit requests, one fact in several languages (`requests`): `find_change` and `edit` by
+name, a `WeightChange` to save and apply again. Every module of this folder is imported, and registers its editors; a
+file added to it appears in `EDITORS`, and with that in every comparison.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""AlphaEdit: MEMIT's spread, with updates only in directions that keys of other text hardly use (Fang et al., arXiv 2410.02355)."""
+"""AlphaEdit: MEMIT's spread, only in directions that keys of other text hardly use (Fang et al., arXiv 2410.02355)."""
 
 from collections.abc import Sequence
 
@@ -33,19 +33,19 @@ def alphaedit(
     essence: dict[str, str] | None = None,
     value: ValueOptions = VALUE,
 ) -> WeightChange:
-    """D = R K^T P (K_p K_p^T P + K K^T P + ridge I)^-1 is added to each layer's down-projection (arXiv 2410.02355, eq. 14).
+    """D = R K^T P (K_p K_p^T P + K K^T P + ridge I)^-1 is added to each layer's down-projection (arXiv 2410.02355).
 
-    P: the projection on the directions of least second moment over `texts` (`null_space`); K_p: keys of the batches before,
-    as they are after their edit, a cache that begins empty with every call; R: as in `spread`. `batch`: edits per batch (None:
-    one batch). Each layer's rank and trace share of P are in the change's report.
+    P: the projection on the directions of least second moment over `texts` (`null_space`); K_p: keys of the batches
+    before, as they are after their edit, a cache that begins empty with every call; R: as in `spread`. `batch`: edits
+    per batch (None: one batch). Each layer's rank and trace share of P are in the change's report.
 
     Raises as `memit`, and for shares outside 0 to 1.
 
     Example
     -------
     >>> change = alphaedit(model, requests, layers=[2, 3], texts=texts, batch=1)
-    >>> change.report["null_space"]
-    [{'layer': 2, 'rank': 538, 'trace_share': 0.02}, {'layer': 3, 'rank': 538, 'trace_share': 0.03}]
+    >>> [entry["rank"] for entry in change.report["null_space"]]
+    [538, 538]
     """
     rows, layers = prompt_rows(model, requests, contexts), check_layers(model, layers)
     options = option_record(layers=layers, texts=text_hash(texts), rank_share=rank_share, trace_share=trace_share,
@@ -98,8 +98,9 @@ def null_space(moment: torch.Tensor, rank_share: float, trace_share: float | Non
 def shares(keys: torch.Tensor, basis: torch.Tensor, cache: torch.Tensor, ridge: float) -> torch.Tensor:
     """(P (K K^T + cache) P + ridge I)^-1 P K, [neurons, requests]: by how much of each neuron a residual is written.
 
-    `keys` K [neurons, requests]; `basis` U0, with P = U0 U0^T; `cache` [neurons, neurons]. Solved in the coordinates of U0,
-    so that nothing is written outside P whatever the rounding: the same as eq. 14, since its solution lies in P.
+    `keys` K [neurons, requests]; `basis` U0, with P = U0 U0^T; `cache` [neurons, neurons]. Solved in the coordinates of
+    U0, so that nothing is written outside P whatever the rounding: the same as `alphaedit`'s
+    formula, whose solution lies in P.
 
     Example
     -------

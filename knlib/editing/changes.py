@@ -34,8 +34,8 @@ class Part:
 class WeightChange:
     """Changes of a model's down-projections that an editor found: parts, each of one edit and one layer.
 
-    `options`: the editor's, as JSON has them; `model`, `model_hash`: those that it was found on; `report`: what the editor
-    says of its search (losses, steps, ranks), as JSON has it.
+    `options`: the editor's, as JSON has them; `model`, `model_hash`: those that it was found on; `report`: what the
+    editor says of its search (losses, steps, ranks), as JSON has it.
 
     Example
     -------
@@ -58,21 +58,21 @@ class WeightChange:
         return list(dict.fromkeys(part.edit for part in self.parts))
 
     def without(self, edit: str) -> "WeightChange":
-        """The change without one edit; the others stay as they were found, beside it. `InputError` for an unknown id."""
+        """The change without one edit; the others stay as they were found, beside it. `InputError` for another id."""
         if edit not in self.edits:
             raise InputError("edit", found=edit, expected=Literal("one of " + " ".join(self.edits)))
         return replace(self, parts=tuple(part for part in self.parts if part.edit != edit))
 
     def queries(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The queries as the edited model is to be asked: as they are (an edit in the context would put itself before)."""
+        """The queries as the edited model is to be asked: as they are."""
         return table
 
     @contextmanager
     def applied(self, model: Model):
         """The model has the change within the `with` block, which gives the change.
 
-        The weights are bit for bit what they were after the block, also after an exception; blocks nest, and add. Raises
-        `InputError` for a model of other shapes, before anything is touched.
+        The weights are bit for bit what they were after the block, also after an exception; blocks nest, and add.
+        Raises `InputError` for a model of other shapes, before anything is touched.
         """
         self._check_shapes(model)
         with kept_weights(model, {part.layer for part in self.parts}):
@@ -95,7 +95,8 @@ class WeightChange:
         for part in self.parts:
             found = (part.layer, len(part.outputs), len(part.keys))
             if not 0 <= part.layer < model.n_layers or found[1:] != (len(model.column(part.layer, 0)), model.n_neurons):
-                raise InputError(f"change of edit {part.edit}", found=Literal("layer {}, width {}, {} neurons".format(*found)),
+                raise InputError(f"change of edit {part.edit}",
+                                 found=Literal("layer {}, width {}, {} neurons".format(*found)),
                                  expected=f"one for {model.name}: {model.n_layers} layers, width "
                                  f"{len(model.column(0, 0))}, {model.n_neurons} neurons")  # fmt: skip
 
@@ -114,8 +115,10 @@ def load_change(path: str | Path, model: Model) -> WeightChange:
     try:
         with safe_open(path, framework="pt") as file:
             described = json.loads((file.metadata() or {})["change"])
-            parts = tuple(Part(**part, outputs=file.get_tensor(f"{number}.outputs"), keys=file.get_tensor(f"{number}.keys"))
-                          for number, part in enumerate(described.pop("parts")))  # fmt: skip
+            parts = tuple(
+                Part(**part, **{name: file.get_tensor(f"{number}.{name}") for name in ("outputs", "keys")})
+                for number, part in enumerate(described.pop("parts"))
+            )
         change = WeightChange(**described, parts=parts)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(path, found=Literal(f"{type(error).__name__}: {error}"), expected=expected) from None

@@ -1,4 +1,4 @@
-"""MEMIT: many edits at once, each spread over the down-projections of several layers (Meng et al. 2023, arXiv 2210.07229)."""
+"""MEMIT: many edits at once, each spread over several layers (Meng et al. 2023, arXiv 2210.07229)."""
 
 from collections.abc import Callable, Sequence
 
@@ -33,9 +33,10 @@ def memit(
 ) -> WeightChange:
     """D = R K^T (lam C + K K^T)^-1 is added to each layer's down-projection, for all requests of a batch: M-MEMIT.
 
-    As `spread` (arXiv 2210.07229, eq. 14 and algorithm 1): every (edit, language) is a column of K and R. C: `second_moments` of the
-    unedited model over `texts` (None: C = I); `lam`: how many times the tokens behind C count as much as an edit's (upstream 15000
-    for Llama and GPT-J, 20000 for GPT-2 XL; a small model wants less). `batch`: edits per batch, batches one after another (None: one).
+    As `spread` (arXiv 2210.07229): every (edit, language) is a column of K and R. C:
+    `second_moments` of the unedited model over `texts` (None: C = I); `lam`: how many times the tokens behind C count
+    as much as an edit's (upstream 15000 for Llama and GPT-J, 20000 for GPT-2 XL). `batch`:
+    edits per batch, batches one after another (None: one).
 
     Raises as `rome`, and for no layer, layers that do not rise, `batch` below 1.
 
@@ -46,7 +47,8 @@ def memit(
     """
     rows, layers = prompt_rows(model, requests, contexts), check_layers(model, layers)
     options = option_record(layers=layers, texts=texts if texts is None else text_hash(texts), lam=lam, batch=batch,
-                            contexts=0 if contexts is None else len(contexts), essence=essence, value=value)  # fmt: skip
+                            contexts=0 if contexts is None else len(contexts), essence=essence,
+                            value=value)  # fmt: skip
     model_hash = model.hash
     moments = {} if texts is None else second_moments(model, layers, texts)
     parts, log = [], []
@@ -86,10 +88,10 @@ def spread(
 ) -> tuple[list[Part], list[dict]]:
     """Write every request's residual into the layers, lowest first; the model has the parts then (use `kept_weights`).
 
-    z = h + d, with `optimise_values` at the last layer's output h; then for each layer: keys K and outputs h of the model as it
-    now is, R = (z - h) / layers left, and D = R solve(layer, K)^T, with `solve`: K [neurons, requests] -> [neurons,
-    requests]. A request's residual and key are means over its prompts. Returns the parts, one per edit and layer, and
-    the values' log.
+    z = h + d, with `optimise_values` at the last layer's output h; then for each layer: keys K and outputs h of the
+    model as it now is, R = (z - h) / layers left, and D = R solve(layer, K)^T, with `solve`: K [neurons, requests] ->
+    [neurons, requests]. A request's residual and key are means over its prompts. Returns the parts, one per edit and
+    layer, and the values' log.
 
     Example
     -------

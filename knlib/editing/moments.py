@@ -22,11 +22,12 @@ _moments: OrderedDict[tuple[str, str], dict[int, torch.Tensor]] = OrderedDict()
 def second_moments(
     model: Model, layers: Iterable[int], texts: Sequence[str], *, ridge: float = RIDGE
 ) -> dict[int, torch.Tensor]:
-    """C = E[k k^T] of the inputs k of each layer's down-projection, over the tokens of texts: layer -> [neurons, neurons].
+    """C = E[k k^T] of the inputs k of each layer's down-projection over texts: layer -> [neurons, neurons].
 
-    Uncentred, float64, on the CPU, with `ridge` tr(C) / neurons on the diagonal (Meng et al. 2022, arXiv 2202.05262, eq. 2:
-    their C is of Wikipedia text). Special tokens are read but not counted; texts are cut at the model's context. Remembered by
-    model hash, layer and text hash. Take many more tokens than neurons. Raises `InputError` without any token.
+    Uncentred, float64, on the CPU, with `ridge` tr(C) / neurons on the diagonal (Meng et al. 2022, arXiv 2202.05262,
+    eq. 2: their C is of Wikipedia text). Every token counts once, special ones not; texts are cut at the model's
+    context. Remembered by model hash, layer and text hash. Take many more tokens than neurons. Raises `InputError`
+    without any token.
 
     Example
     -------

@@ -65,8 +65,8 @@ EDITORS: dict[str, Editor] = {}
 def register(name: str):
     """Decorator: makes a function `find(model, requests, **options) -> Change` an editor under this name.
 
-    A function of the same module may register again (a notebook's cell runs twice); `InputError` where another module has
-    the name.
+    A function of the same module may register again (a notebook's cell runs twice); `InputError` where another module
+    has the name.
 
     Example
     -------
@@ -86,7 +86,8 @@ def register(name: str):
 def find_change(name: str, model: Model, requests: pd.DataFrame, **options) -> Change:
     """What the editor of this name finds for the requests; the model stays as it is.
 
-    Raises `InputError` for an unknown editor or option (listing the known ones), for a missing one, and as `check_requests`.
+    Raises `InputError` for an unknown editor or option (listing the known ones), for a missing one, and as
+    `check_requests`.
 
     Example
     -------
@@ -104,7 +105,8 @@ def find_change(name: str, model: Model, requests: pd.DataFrame, **options) -> C
 def edit(name: str, model: Model, requests: pd.DataFrame, **options):
     """The model is edited within the `with` block, which gives the change; after it, bit for bit as before.
 
-    Ask the edited model `edited.queries(table)`: an editor may have something to say before a query. Raises as `find_change`.
+    Ask the edited model `edited.queries(table)`: an editor may have something to say before a query. Raises as
+    `find_change`.
 
     Example
     -------

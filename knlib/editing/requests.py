@@ -1,8 +1,8 @@
 """Edit requests: what should become true, asked in several languages, and where in a prompt its subject ends.
 
 An edit is one fact with one request per language. A request table has the columns of `REQUEST_COLUMNS`: `edit` (id),
-`fact`, `relation`, `language`, `subject`, `prompt` (it ends where the answer begins), `space` (what joins both), `answer`
-(the old one), `new`, `suffix`. All but `edit` are those of `build_queries` and `with_new_objects`.
+`fact`, `relation`, `language`, `subject`, `prompt` (it ends where the answer begins), `space` (what joins both),
+`answer` (the old one), `new`, `suffix`. All but `edit` are those of `build_queries` and `with_new_objects`.
 """
 
 import re
@@ -23,8 +23,8 @@ REQUEST = ["edit", "language"]
 def check_requests(requests: pd.DataFrame, *, name: str = "requests") -> None:
     """Raises `InputError` for anything that is wrong with a request table, with the row that it is wrong in.
 
-    Wrong are missing columns, no row, other than text, no text in `NOT_EMPTY`, a new answer that is the old one, two requests
-    of an edit in one language, an edit of two facts.
+    Wrong are missing columns, no row, other than text, no text in `NOT_EMPTY`, a new answer that is the old one, two
+    requests of an edit in one language, an edit of two facts.
 
     Example
     -------
@@ -61,8 +61,8 @@ def subject_position(model: Model, prompt: str, subject: str) -> tuple[int, str]
     """The column of a row of tokens where the subject ends, and which place that is.
 
     `subject_last`: the last token that overlaps the last character of the subject's last mention (in any case), by the
-    tokenizer's offsets: it may hold more (an ending), and no blank need be around. `last_prompt`: the prompt's last token,
-    where the prompt does not hold the subject as it is spelled. Columns count the special tokens before a text.
+    tokenizer's offsets: it may hold more (an ending), and no blank need be around. `last_prompt`: the prompt's last
+    token, where the prompt does not hold the subject as it is spelled. Columns count the special tokens before a text.
 
     Example
     -------
@@ -78,14 +78,14 @@ def subject_position(model: Model, prompt: str, subject: str) -> tuple[int, str]
 
 
 def prompt_rows(model: Model, requests: pd.DataFrame, contexts: pd.DataFrame | None = None) -> pd.DataFrame:
-    """All prompts of the requests, first the requests themselves, with `position` and `place` of the subject's last token.
+    """All prompts of the requests, first the requests themselves, with `position` and `place` of its subject.
 
-    `contexts`: more prompts of the same edits and languages, with the same columns (paraphrases, or `with_prefixes`): keys are
-    means over a request's prompts, and so is the loss of its value. How many positions are not the subject's:
+    `contexts`: more prompts of the same edits and languages, with the same columns (paraphrases, or `with_prefixes`):
+    keys are means over a request's prompts, and so is the loss of its value. How many positions are not the subject's:
     `rows["place"].eq("last_prompt").sum()`.
 
-    Raises `InputError` as `check_requests`, for a context of no request or with another new answer, and for a masked model,
-    in which a key depends on the masks behind it.
+    Raises `InputError` as `check_requests`, for a context of no request or with another new answer, and for a masked
+    model, in which a key depends on the masks behind it.
 
     Example
     -------
@@ -110,7 +110,7 @@ def prompt_rows(model: Model, requests: pd.DataFrame, contexts: pd.DataFrame | N
 
 
 def with_prefixes(requests: pd.DataFrame, prefixes: dict[str, list[str]]) -> pd.DataFrame:
-    """Contexts for the editors: every request behind each of its language's prefixes, which end as they should (a blank).
+    """Contexts for the editors: every request behind each of its language's prefixes, blank at the end included.
 
     `prefixes`: language -> texts; a language without any has no context.
 

@@ -1,4 +1,4 @@
-"""ROME: one layer's down-projection gets a new value for one key, by a change of rank one (Meng et al. 2022, arXiv 2202.05262)."""
+"""ROME: one layer gets a new value for one key, by a change of rank one (Meng et al. 2022, arXiv 2202.05262)."""
 
 from collections.abc import Sequence
 
@@ -29,10 +29,10 @@ def rome(
 ) -> WeightChange:
     """W' = W + d (C^-1 k)^T / (k^T C^-1 k) for every request, one after another: M-ROME (arXiv 2202.05262, eq. 2).
 
-    k: the mean key over the request's prompts; d: `optimise_values` at the down-projection's output, so that W'k = Wk + d; C:
-    `second_moments` of the unedited model over `texts` (None: C = I, as in EasyEdit's Llama settings). Requests follow each
-    other in the table's order, each on the model that has the ones before: so do an edit's languages, and a table
-    of several edits is a sequence. One k for direction and denominator, where the published code mixes two.
+    k: the mean key over the request's prompts; d: `optimise_values` at the down-projection's output, so that W'k = Wk +
+    d; C: `second_moments` of the unedited model over `texts` (None: C = I, as in EasyEdit's Llama settings). Requests
+    follow each other in the table's order, each on the model that has the ones before: so do an edit's languages, and a
+    table of several edits is a sequence. One k for direction and denominator, where the published code mixes two.
 
     `contexts`, `essence`: as in `prompt_rows`, `optimise_values`. Raises as these, and as `second_moments`.
 
@@ -43,8 +43,8 @@ def rome(
     """
     rows = prompt_rows(model, requests, contexts)
     output_module(model, layer, "mlp")
-    options = option_record(layer=layer, texts=texts if texts is None else text_hash(texts), essence=essence, value=value,
-                            contexts=0 if contexts is None else len(contexts))  # fmt: skip
+    options = option_record(layer=layer, texts=texts if texts is None else text_hash(texts), essence=essence,
+                            contexts=0 if contexts is None else len(contexts), value=value)  # fmt: skip
     model_hash, moment = model.hash, None if texts is None else second_moments(model, [layer], texts)[layer]
     parts, log = [], []
     with kept_weights(model, [layer]):

@@ -56,10 +56,10 @@ def subject_outputs(model: Model, rows: pd.DataFrame, layer: int, where: str) ->
 
 @contextmanager
 def changed_output(model: Model, layer: int, where: str, shape, rows: list[int], columns: list[int], added=None):
-    """`added` [positions, width], if any, is added to `output_module`'s output at (row, column) within the `with` block.
+    """`added` [positions, width] is added to the output at (row, column) within the `with` block.
 
     Gives a list that the outputs there, before the sum, are put in, [positions, width]: once per call of the network.
-    `shape`: rows and columns of the calls.
+    Of `output_module`; without `added` nothing changes. `shape`: rows and columns of the calls.
     """
     module, seen = output_module(model, layer, where), []
 
@@ -103,7 +103,7 @@ def group_means(values: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
 
 
 def _prompts(model: Model, rows: pd.DataFrame):
-    """Token rows up to the subject's last token (what is behind it cannot change it), and its columns, batch by batch."""
+    """Batches of token rows up to the subject's last token (what is behind cannot change it), and its columns."""
     helper, items = AnswerRows(model), list(rows.itertuples())
     for start in range(0, len(items), ROWS_PER_BATCH):
         part = items[start : start + ROWS_PER_BATCH]

@@ -1,4 +1,4 @@
-"""Values: what must be added where a subject ends, so that the model gives new answers (optimised, not in closed form)."""
+"""Values: what must be added where a subject ends, so that the model gives new answers, by optimisation."""
 
 from dataclasses import dataclass
 
@@ -17,8 +17,8 @@ class ValueOptions:
     """How a value is optimised: Adam with rate `lr` for at most `steps` steps, until the loss is below `stop` (nats).
 
     Loss: mean -log p of the new answers' tokens + `kl_weight` KL at the essence prompt + `weight_decay` |d| / |v0|^2;
-    after each step |d| <= `clamp` |v0|. Upstream (rome, memit): `clamp` 4 for ROME and .75 for MEMIT, `weight_decay` .5 for GPT
-    models and 1e-3 for Llama.
+    after each step |d| <= `clamp` |v0|. Upstream (rome, memit): `clamp` 4 for ROME and .75 for MEMIT, `weight_decay` .5
+    for GPT models and 1e-3 for Llama.
     """
 
     steps: int = 25
@@ -31,10 +31,10 @@ class ValueOptions:
 
 @dataclass(frozen=True, eq=False)
 class Values:
-    """Of each group of rows: `start` v0, the mean output that it has, and `delta` d, what is to be added, [groups, width].
+    """Of each group of rows the mean output that it has, `start` v0, and what is to be added, `delta` d.
 
-    float64. `log`: per group, its key (`edit`, `language`, ...), the last `loss`, the `steps` made, and `p_new`: the new
-    answers' tokens' geometric mean probability with d.
+    Both [groups, width], float64. `log`: per group, its key (`edit`, `language`, ...), the last `loss`, the `steps`
+    made, and `p_new`: the new answers' tokens' geometric mean probability with d.
     """
 
     start: torch.Tensor
@@ -55,11 +55,11 @@ def optimise_values(
     """One d per group of rows, added at every row's `position` to the output of a layer: the new answers get probable.
 
     `rows`: of `prompt_rows`; `by`: columns whose values make a group, in order of appearance (`REQUEST`: one d per edit
-    and language; `["edit"]`: one for all its languages); `where`: `mlp` (the down-projection's output: Meng et al. 2022,
-    arXiv 2202.05262, eq. 4) or `block` (the layer's: Meng et al. 2023, arXiv 2210.07229, eq. 16). A group's loss is the mean
-    over its rows; each row's is the mean -log p of the new answer's tokens, the ones before shown. `essence`: language -> a
-    text with {S}, at whose subject's last token the next token's distribution is held (KL(new || old)); without one it is
-    the bare subject. Groups are independent of each other, and run together. Deterministic.
+    and language; `["edit"]`: one for all its languages); `where`: `mlp` (the down-projection's output: Meng et al.
+    2022, arXiv 2202.05262, eq. 4) or `block` (the layer's: Meng et al. 2023, arXiv 2210.07229). A group's loss
+    is the mean over its rows; each row's is the mean -log p of the new answer's tokens, the ones before shown.
+    `essence`: language -> a text with {S}, at whose subject's last token the next token's distribution is held (KL(new
+    || old)); without one it is the bare subject. Groups are independent of each other, and run together. Deterministic.
 
     Raises `InputError` for an unknown layer or place, a new answer without tokens, a prompt longer than the context.
 
@@ -85,7 +85,7 @@ def optimise_values(
 
 @dataclass(frozen=True)
 class _Prompt:
-    """A token row of a group: `position` is the subject's last token, `columns` are asked. Without targets: an essence."""
+    """A token row of a group: `position` is the subject's last token, `columns` are asked. No targets: an essence."""
 
     group: int
     ids: tuple[int, ...]
