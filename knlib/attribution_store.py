@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -16,6 +15,7 @@ from tqdm.auto import tqdm
 
 from .attribution import Attributions, attribute, describe, query_hash
 from .errors import InputError, Literal
+from .files import LEFTOVERS, atomically, write_text
 from .models import Model
 
 FORMAT = 1
@@ -172,16 +172,7 @@ def _write(path: Path, found: Attributions, top: int | None) -> None:
         rows = len(kept) // len(found.probability)
         kept["probability"] = np.repeat(found.probability.values, rows)
         table = pa.Table.from_pandas(kept, preserve_index=False).replace_schema_metadata(None)
-    _atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
-
-
-def _atomically(path: Path, write) -> None:
-    """Write under another name, flush to disk, rename: the name never holds half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    write(temporary)
-    with open(temporary, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
 
 
 def _prepare(folder: Path, described: dict, force: bool) -> None:
@@ -190,7 +181,7 @@ def _prepare(folder: Path, described: dict, force: bool) -> None:
     if (folder / "manifest.json").exists():
         difference = _difference(_read_manifest(folder), described)
         if difference is None:
-            for leftover in folder.glob(".*.tmp"):
+            for leftover in folder.glob(LEFTOVERS):
                 leftover.unlink()
             return
         if not force:
@@ -201,7 +192,7 @@ def _prepare(folder: Path, described: dict, force: bool) -> None:
         raise InputError(str(folder), found=Literal("files but no manifest.json"), expected="an empty or new folder")
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(described, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    _atomically(folder / "manifest.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text(folder / "manifest.json", text)
 
 
 def _read_manifest(folder: Path) -> dict:

@@ -1,7 +1,6 @@
 """What a benchmark build kept and dropped, as text and as a table, and the files of the benchmark."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pandas as pd
 from .accuracy import majority
 from .benchmark_sources import LICENCE
 from .errors import InputError, Literal
+from .files import write_text
 
 PARTS = {
     "names": "Names (one row: a fact's subject and object in one language)",
@@ -137,14 +137,8 @@ def write_benchmark(benchmark: Benchmark, folder: str | Path) -> None:
         "facts.jsonl": _jsonl(benchmark.facts),
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            temporary = folder / f".{name}.{os.getpid()}.tmp"
-            with open(temporary, "w", encoding="utf8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, folder / name)
+            write_text(folder / name, text)
     except OSError as error:
         raise InputError(folder, found=Literal(error.strerror or str(error)), expected="a folder to write to") from None
 

@@ -6,7 +6,6 @@ stopped: attributions are kept under runs/.
 
 import argparse
 import json
-import os
 import re
 import sys
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from .attribution import query_hash
 from .attribution_store import RUNS, stored_attributions
 from .errors import InputError, Literal, said_in_one_line
 from .facts import ATLAS, load_facts
+from .files import write_text
 from .languages import parse_languages
 from .left_out_effects import COLUMNS, left_out_effects, verdicts
 from .localization import with_entropy
@@ -130,12 +130,8 @@ def results_path(name: str, folder: str | Path = RESULTS) -> Path:
 
 def save_left_out(found: LeftOut, path: Path) -> None:
     """A CSV file whose first line, a comment, is the provenance as JSON; written whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w", encoding="utf-8", newline="") as file:
-        file.write("# " + json.dumps(found.provenance, ensure_ascii=False, sort_keys=True) + "\n")
-        found.table.to_csv(file, index=False, lineterminator="\n")
-    os.replace(temporary, path)
+    provenance = json.dumps(found.provenance, ensure_ascii=False, sort_keys=True)
+    write_text(path, f"# {provenance}\n" + found.table.to_csv(index=False, lineterminator="\n"))
 
 
 def load_left_out(model: Model, path: Path) -> LeftOut:

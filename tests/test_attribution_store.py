@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from tiny_models import tiny_model
 
+import knlib.files
 from knlib import attribution_store
 from knlib.attribution import attribute
 from knlib.attribution_store import attribute_to, open_attributions
@@ -131,7 +132,7 @@ def test_every_moment_of_a_write_is_safe(model, tmp_path, monkeypatch):
             if moment == "half a file":
                 patch.setattr(attribution_store.pq, "write_table", half)
             else:
-                patch.setattr(attribution_store.os, "replace", never)
+                patch.setattr(knlib.files.os, "replace", never)
             with pytest.raises(KeyboardInterrupt):
                 attribute_to(folder, model, queries, facts_per_part=1)
         assert list(folder.glob(".*.tmp"))

@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ..attribution_store import _atomically
 from ..errors import InputError, Literal
+from ..files import atomically
 from ..models import Model
 from .cache import Entry, Gate, hidden_states
 from .lafn_values import shifted
@@ -102,7 +102,7 @@ class CachedChange:
         names = ("editor", "options", "model", "model_hash", "layer", "thresholds", "semantic", "report")
         metadata = {"cached": json.dumps({name: getattr(self, name) for name in names} | {"entries": described},
                                          ensure_ascii=False, sort_keys=True)}  # fmt: skip
-        _atomically(Path(path), lambda temporary: save_file(tensors, temporary, metadata))
+        atomically(Path(path), lambda temporary: save_file(tensors, temporary, metadata))
 
 
 def load_cached(path: str | Path, model: Model) -> CachedChange:

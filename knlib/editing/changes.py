@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ..attribution_store import _atomically
 from ..errors import InputError, Literal
+from ..files import atomically
 from ..models import Model, by_input
 
 
@@ -89,7 +89,7 @@ class WeightChange:
         described = {name: getattr(self, name) for name in ("editor", "options", "model", "model_hash", "report")}
         described["parts"] = [{"edit": part.edit, "layer": part.layer} for part in self.parts]
         metadata = {"change": json.dumps(described, ensure_ascii=False, sort_keys=True)}
-        _atomically(Path(path), lambda temporary: save_file(tensors, temporary, metadata))
+        atomically(Path(path), lambda temporary: save_file(tensors, temporary, metadata))
 
     def _check_shapes(self, model: Model) -> None:
         for part in self.parts:

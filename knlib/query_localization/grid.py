@@ -21,11 +21,12 @@ from tqdm.auto import tqdm
 
 from ..attribution import query_hash
 from ..errors import InputError, Literal, said_in_one_line
+from ..files import write_text
 from ..models import Model, load_model
 from ..queries import load_atlas
 from . import cas_editing, consistency, mapping, modification, synapse_effects
 from .cells import CELLS, SLOTS, Cell
-from .results import RESULTS, Result, config_hash, load_result, read_table, rounded, save_result, to_csv, write
+from .results import RESULTS, Result, config_hash, load_result, read_table, rounded, save_result, to_csv
 from .study import Study, load_study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,7 +103,7 @@ def run_cell(
                 prepared = experiment.prepare(study, options, inputs) if prepared is None else prepared
                 text = to_csv(rounded(experiment.rows(study, options, prepared, chunk)))
                 if path is not None:
-                    write(path, text)
+                    write_text(path, text)
             # Read back in any case: a run that was killed and one that was not must end alike.
             tables.append(read_table(io.StringIO(text)))
             bar.update(len(chunk))

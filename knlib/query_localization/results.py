@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..errors import InputError, Literal
+from ..files import write_text
 from ..models import Model
 from .cells import Cell
 
@@ -52,13 +52,6 @@ def read_table(source) -> pd.DataFrame:
         return pd.DataFrame()
 
 
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_text(text, "utf8", newline="\n")
-    os.replace(temporary, path)
-
-
 def result_paths(cell: Cell, model: str, folder: str | Path = RESULTS) -> tuple[Path, Path]:
     """The files of a cell's rows and of its summary."""
     own = Path(folder) / re.sub(r"[^A-Za-z0-9.-]+", "-", str(model)).strip("-")
@@ -68,9 +61,9 @@ def result_paths(cell: Cell, model: str, folder: str | Path = RESULTS) -> tuple[
 def save_result(result: Result, cell: Cell, folder: str | Path = RESULTS) -> None:
     """Both files, written whole or not at all; the summary last, which makes the result complete."""
     table, summary = result_paths(cell, result.provenance["model_name"], folder)
-    write(table, to_csv(result.rows))
+    write_text(table, to_csv(result.rows))
     stored = {"provenance": result.provenance, "summary": result.summary}
-    write(summary, json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
+    write_text(summary, json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
 
 
 def load_result(
