@@ -143,7 +143,7 @@ def cross_lingual_edits(
     Returns one row per (owner, arm, condition, draw, query): `n` (neurons edited), `group`, `language`, `same_string`;
     `success` (the model's answer is the new object), `right` (the query's own answer), `p_new`, `p_answer`, each `_before`
     and `_after`; `unchanged` (the same prediction); `score`: `success_after` in the fact's own groups, `unchanged` in those
-    of locality; `dppl`: the change of the perplexity of `sentences`, as a share (NaN without). `knlib.uses.use_summary`
+    of locality; `d_loss`: by how many nats a token `sentences` get less likely (NaN without). `knlib.uses.use_summary`
     gives intervals.
 
     Raises `InputError` as `value_edit`, and for arms that are no tables of neurons.
@@ -175,7 +175,7 @@ def cross_lingual_edits(
                         with editor(model, edit, neurons, l1=l1, l2=l2):
                             after = answers(model, part, facts)
                             changed = text_loss(model, sentences) if sentences else np.nan
-                    rows = before_after(part, old, after).assign(dppl=np.expm1(changed - loss))
+                    rows = before_after(part, old, after).assign(d_loss=changed - loss)
                     parts.append(rows.assign(arm=arm, condition=condition, draw=draw, n=len(chosen)))
     table = pd.concat(parts, ignore_index=True)
     table["score"] = table["success_after"].where(~table["group"].isin(LOCALITY), table["unchanged"]).astype(float)
