@@ -137,7 +137,8 @@ def cross_lingual_edits(
     `edits`, `groups`: of `edit_groups` (with requests for a fact in several languages, here alone, the edit's directions are
     means over them); `arms`: name -> neurons (`fact`, `layer`, `neuron`, and `language` where they differ by the language
     asked), as `edit_arms` makes them; `facts`: with all objects of the relations asked. `editors`: arm -> editor with the
-    signature of `knlib.editing.value_edit`, which edits where none is given. `sentences`: text without the edited facts. Each arm has `draws` controls: as
+    signature of `knlib.editing.value_edit`, which edits where none is given. `sentences`: text without the edited facts.
+    Each arm has `draws` controls: as
     many other neurons of the same layers, edited alike. A fact without neurons is not changed, and counts so.
 
     Returns one row per (owner, arm, condition, draw, query): `n` (neurons edited), `group`, `language`, `same_string`;

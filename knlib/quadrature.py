@@ -197,7 +197,8 @@ def integrate_adaptive(batch, tolerance: float) -> Integral:
     Nested Lobatto rules of 3 and 5 points, then halved panels of 5, only where the estimate asks for it. All unresolved
     (path, layer) pairs share each round's pass. The estimate of a panel is the larger of `panel_error` and the squared
     difference from the nested rule. On random GPT-2, Llama, BERT and OLMo 2 models it was above the true error everywhere,
-    on Gemma 2 and 3, where a norm follows the down-projection, for about 95 of 100 pairs; one in hundreds missed by far.
+    on Gemma 2 and 3, where a norm follows the down-projection, for 95 % of the pairs of six seeds each; one Gemma 3 had
+    5 of 18 pairs above it, with errors up to .19 of the largest score.
     """
     if not 0 < tolerance < 1:
         raise InputError("tolerance", found=tolerance, expected="a number between 0 and 1")

@@ -52,8 +52,8 @@ def test_it_writes_the_same_at_the_request_and_is_undone_bit_for_bit(kind):
     assert all(w.equal(before[name]) for name, w in model.network.state_dict().items())
 
 
-def test_other_keys_change_less_than_under_any_other_edit_of_rank_one():
-    """Least squares: the mean squared change of the keys is that of C^-1 k, and no other direction's with the same write."""
+def test_other_keys_change_less_than_when_one_neuron_writes_the_same():
+    """A value edit of one neuron is of rank one too, and writes the same at the request."""
     model = tiny_model("gpt2")
     keys = keys_of(model)
     one = NEURONS[NEURONS["layer"] == 2]
