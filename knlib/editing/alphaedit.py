@@ -1,13 +1,13 @@
 """AlphaEdit: MEMIT's spread, only in directions that keys of other text hardly use (Fang et al., arXiv 2410.02355)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 import torch
 
 from ..errors import InputError
 from ..models import Model
-from .changes import WeightChange, kept_weights, option_record
+from .changes import Part, WeightChange, kept_weights, option_record
 from .memit import batches, check_layers, spread
 from .moments import second_moments, text_hash
 from .registry import register
@@ -54,22 +54,49 @@ def alphaedit(
     model_hash = model.hash
     moments = second_moments(model, layers, texts, ridge=0.0)
     bases = {layer: null_space(moments[layer], rank_share, trace_share) for layer in layers}
-    cache = {layer: torch.zeros_like(moments[layer]) for layer in layers}
+    parts, log = write(
+        model, batches(rows, batch), layers, lambda number, cache: bases, ridge, essence=essence, value=value
+    )
+    report = {"values": log, "last_prompt": int(rows["place"].eq("last_prompt").sum()),
+              "null_space": [described(layer, bases[layer], moments[layer]) for layer in layers]}  # fmt: skip
+    return WeightChange("alphaedit", options, model.name, model_hash, tuple(parts), report)
+
+
+def write(
+    model: Model,
+    groups: Sequence[pd.DataFrame],
+    layers: list[int],
+    bases_of: Callable[[int, dict[int, torch.Tensor]], dict[int, torch.Tensor]],
+    ridge: float,
+    *,
+    essence: dict[str, str] | None,
+    value: ValueOptions,
+) -> tuple[list[Part], list[dict]]:
+    """Find the parts of one group of rows after another; each later one knows the keys of those before.
+
+    `bases_of(number, cache)`: U0 of every layer for a group, from its number and the cache of the groups before, layer
+    -> [neurons, neurons]. Returns as `spread`; the model is left as it was.
+
+    Example
+    -------
+    >>> parts, log = write(model, [rows], [2], lambda number, cache: bases, 10.0, essence=None, value=VALUE)
+    """
+    cache = {layer: torch.zeros(model.n_neurons, model.n_neurons, dtype=torch.float64) for layer in layers}
     parts, log = [], []
     with kept_weights(model, layers):
-        for own in batches(rows, batch):
+        for number, own in enumerate(groups):
+            bases = bases_of(number, cache)
             found, entries = spread(
-                model, own, layers, lambda layer, keys: shares(keys, bases[layer], cache[layer], ridge), essence, value
-            )
+                model, own, layers, lambda layer, keys, bases=bases: shares(keys, bases[layer], cache[layer], ridge),
+                essence, value,
+            )  # fmt: skip
             parts += found
             log += entries
-            number = group_numbers(own, REQUEST)
+            requests = group_numbers(own, REQUEST)
             for layer in layers:
-                keys = group_means(subject_keys(model, own, layer), number).T.cpu()
+                keys = group_means(subject_keys(model, own, layer), requests).T.cpu()
                 cache[layer] += keys @ keys.T
-    report = {"values": log, "last_prompt": int(rows["place"].eq("last_prompt").sum()),
-              "null_space": [_described(layer, bases[layer], moments[layer]) for layer in layers]}  # fmt: skip
-    return WeightChange("alphaedit", options, model.name, model_hash, tuple(parts), report)
+    return parts, log
 
 
 def null_space(moment: torch.Tensor, rank_share: float, trace_share: float | None = None) -> torch.Tensor:
@@ -110,6 +137,7 @@ def shares(keys: torch.Tensor, basis: torch.Tensor, cache: torch.Tensor, ridge: 
     return basis @ torch.linalg.solve(inner + ridge * torch.eye(len(inner), dtype=inner.dtype), basis.T @ keys)
 
 
-def _described(layer: int, basis: torch.Tensor, moment: torch.Tensor) -> dict:
+def described(layer: int, basis: torch.Tensor, moment: torch.Tensor) -> dict:
+    """What a report says of a null space: its rank, and its share of the trace of the second moment."""
     share = float((basis * (moment @ basis)).sum() / moment.trace())
     return {"layer": layer, "rank": basis.shape[1], "trace_share": share}

@@ -12,6 +12,7 @@ from ..sites import padded
 from .fine_tuning import answer_examples
 from .requests import subject_position
 from .states import subject_keys
+from .suffix_pass import SuffixPass
 
 
 @dataclass(frozen=True)
@@ -62,22 +63,23 @@ def optimise_shift(
     torch.Size([15])
     """
     last = ~rows.duplicated("language", keep="last") & rows.duplicated("language", keep=False)
-    watched = rows[last] if watch and last.any() else rows
-    trained = rows[~last] if watch and last.any() else rows
+    apart = watch and last.any()
     layers = {layer: [n for at, n in pairs if at == layer] for layer in sorted({layer for layer, _ in pairs})}
     if not layers:
         return Shift({}, float("nan"), 0)
     search = _Search(model, rows, layers, scale, options)
-    train, look = search.answers(trained), search.answers(watched)
+    train, look = search.answers(rows[~last] if apart else rows), search.answers(rows[last]) if apart else None
     essences = search.essences(rows)
     adam = torch.optim.Adam(list(search.delta.values()), lr=options.lr)
     for step in range(options.steps + 1):
+        with torch.enable_grad():
+            answer = search.loss_of(train)
         with torch.no_grad():
-            loss = search.loss_of(look).item()
+            loss = (search.loss_of(look) if apart else answer).item()
         if loss < options.stop or step == options.steps:
             break
         with torch.enable_grad():
-            total = search.loss_of(train) + options.kl_weight * search.divergence(essences) + search.decay()
+            total = answer + options.kl_weight * search.divergence(essences) + search.decay()
             for delta, gradient in zip(
                 search.delta.values(), torch.autograd.grad(total, list(search.delta.values())), strict=True
             ):
@@ -131,19 +133,27 @@ class _Search:
         return {i: (own, self.scale[i] * self.delta[i]) for i, own in self.layers.items()}
 
     def answers(self, rows: pd.DataFrame) -> tuple:
-        """A batch with its targets and their shares (every language counts alike, in it every prompt), and the positions."""
+        """A pass over the rows with its targets and their shares (every language counts alike, in it every prompt)."""
         languages = rows["language"]
         shares = (1 / languages.map(languages.value_counts()) / languages.nunique()).tolist()
-        return *answer_examples(self.model, rows, shares=shares), rows["position"].tolist()
+        where, targets, share = answer_examples(self.model, rows, shares=shares)
+        return self._pass(where, rows["position"].tolist()), targets, share
+
+    def _pass(self, where: tuple, positions: list[int]) -> SuffixPass:
+        return SuffixPass(self.model, *where, positions, fixed=min(self.layers))
+
+    def _log_probabilities(self, passes: SuffixPass) -> torch.Tensor:
+        def change(shape, rows, columns):
+            return shifted(self.model, self._values(), shape, list(range(len(rows))), columns)
+
+        return passes.logits(change).float().log_softmax(-1)
 
     def loss_of(self, answers: tuple) -> torch.Tensor:
-        where, targets, share, positions = answers
-        with shifted(self.model, self._values(), where[0].shape, list(range(len(positions))), positions):
-            found = self.model.logits_at(*where).float().log_softmax(-1)
-        return -(found.gather(1, targets[:, None])[:, 0] * share).sum()
+        passes, targets, share = answers
+        return -(self._log_probabilities(passes).gather(1, targets[:, None])[:, 0] * share).sum()
 
     def essences(self, rows: pd.DataFrame) -> tuple:
-        """The bare subjects as a batch, and what the unedited model expects behind them."""
+        """A pass over the bare subjects, and what the unedited model expects behind them: nothing is shifted yet."""
         model, (before, _) = self.model, self.model.specials
         subjects = list(dict.fromkeys(rows["subject"]))
         ids, mask = padded(
@@ -151,13 +161,13 @@ class _Search:
         )
         columns = [subject_position(model, s, s)[0] for s in subjects]
         where = (ids, mask, torch.arange(len(ids), device=ids.device), torch.tensor(columns, device=ids.device))
+        passes = self._pass(where, columns)
         with torch.no_grad():
-            return where, columns, model.logits_at(*where).float().log_softmax(-1)
+            return passes, self._log_probabilities(passes)
 
     def divergence(self, essences: tuple) -> torch.Tensor:
-        where, columns, old = essences
-        with shifted(self.model, self._values(), where[0].shape, list(range(len(columns))), columns):
-            found = self.model.logits_at(*where).float().log_softmax(-1)
+        passes, old = essences
+        found = self._log_probabilities(passes)
         return (found.exp() * (found - old)).sum(-1).mean()
 
     def decay(self) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Values: what must be added where a subject ends, so that the model gives new answers, by optimisation."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import pandas as pd
@@ -10,6 +11,7 @@ from ..prediction import TOKENS_PER_BATCH, answer_rows, answer_tokens
 from ..sites import padded
 from .requests import REQUEST, subject_position
 from .states import changed_output, group_means, group_numbers, output_module, subject_outputs
+from .suffix_pass import SuffixPass
 
 
 @dataclass(frozen=True)
@@ -146,56 +148,74 @@ class _Search:
     def run(self, prompts: list[_Prompt]) -> None:
         options, active = self.options, torch.ones(len(self.delta), dtype=torch.bool, device=self.delta.device)
         adam = torch.optim.Adam([self.delta], lr=options.lr)
+        asked = _Asked(self.model, prompts, self.layer + (self.where == "block"))
         with torch.no_grad():
-            old = dict(zip(prompts, self._log_probabilities(prompts), strict=True))
+            # A copy: the answers' distributions need not be kept.
+            old = self._log_probabilities(asked, active)[len(asked.targets) :].clone()
         for step in range(options.steps + 1):
-            prompts = [prompt for prompt in prompts if active[prompt.group]]
             with torch.enable_grad():
                 self.delta.requires_grad_(True)
-                loss, answer = self._losses(prompts, old)
-                (self.delta.grad,) = torch.autograd.grad(loss[active].sum(), self.delta)
+                loss, answer = self._losses(asked, active, old)
+                for group in active.nonzero()[:, 0].tolist():
+                    found = {"loss": loss[group].item(), "steps": step, "p_new": (-answer[group]).exp().item()}
+                    self.log[group] = found
+                going = active & (loss.detach() >= options.stop)
+                done = step == options.steps or not going.any()
+                if not done:
+                    (self.delta.grad,) = torch.autograd.grad(loss[going].sum(), self.delta)
                 self.delta.requires_grad_(False)
-            for group in active.nonzero()[:, 0].tolist():
-                self.log[group] = {"loss": loss[group].item(), "steps": step, "p_new": (-answer[group]).exp().item()}
-            active = active & (loss.detach() >= options.stop)
-            if step == options.steps or not active.any():
+            if done:
                 return
-            before = self.delta.clone()
+            active, before = going, self.delta.clone()
             adam.step()
             norm = self.delta.norm(dim=1)
             shrink = (options.clamp * self.norm / norm.clamp(min=1e-30)).clamp(max=1)
             # Adam's momentum would move a group that is done.
             self.delta.copy_(torch.where(active[:, None], self.delta * shrink[:, None], before))
 
-    def _losses(self, prompts: list[_Prompt], old: dict) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss and its part of the new answers, both [groups]."""
-        likelihood, divergence = [], []
-        for prompt, found in zip(prompts, self._log_probabilities(prompts), strict=True):
-            if prompt.targets:
-                targets = torch.tensor(prompt.targets, device=found.device)[:, None]
-                likelihood.append((prompt.group, -found.gather(1, targets).mean()))
-            else:
-                divergence.append((prompt.group, (found.exp() * (found - old[prompt])).sum()))
-        answer, held = self._means(likelihood), self._means(divergence)
+    def _losses(self, asked: "_Asked", active: torch.Tensor, old: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss and its part of the new answers, both [groups]; of groups that are active."""
+        now, answers = active[asked.groups], len(asked.targets)
+        targets, old = asked.targets[now[:answers]], old[now[answers:]]
+        found = self._log_probabilities(asked, active)
+        likelihood, new = -found[: len(targets)].gather(1, targets[:, None])[:, 0], found[len(targets) :]
+        divergence = (new.exp() * (new - old)).sum(-1)
+        parts = torch.cat([likelihood, divergence]).to(self.delta) * asked.shares[now].to(self.delta)
+        groups, nothing = asked.groups[now], torch.zeros_like(self.norm)
+        answer = nothing.index_add(0, groups[: len(targets)], parts[: len(targets)])
+        held = nothing.index_add(0, groups[len(targets) :], parts[len(targets) :])
         # The norm has no gradient at 0, where every search starts.
         size = (self.delta.square().sum(1) + 1e-30).sqrt()
         return answer + self.options.kl_weight * held + self.options.weight_decay * size / self.norm**2, answer
 
-    def _means(self, found: list[tuple[int, torch.Tensor]]) -> torch.Tensor:
-        groups = torch.tensor([group for group, _ in found], device=self.delta.device)
-        values = torch.stack([value for _, value in found]).to(self.delta)
-        return self.delta.new_zeros(len(self.delta)).index_add(0, groups, values) / groups.bincount(
-            minlength=len(self.delta)
-        ).clamp(min=1)
+    def _log_probabilities(self, asked: "_Asked", active: torch.Tensor) -> torch.Tensor:
+        """At the places of the active groups, [places, vocabulary], with each group's delta at its prompts' positions."""
 
-    def _log_probabilities(self, prompts: list[_Prompt]) -> list[torch.Tensor]:
-        """At each prompt's columns, [columns, vocabulary], with its group's delta at its position."""
-        model = self.model
-        ids, mask = padded([p.ids for p in prompts], model.tokenizer.pad_token_id, "right", model.device)
-        places = [(row, column) for row, prompt in enumerate(prompts) for column in prompt.columns]
-        at = torch.tensor(places, device=model.device).T
-        own = self.delta[[prompt.group for prompt in prompts]]
-        rows, columns = list(range(len(prompts))), [prompt.position for prompt in prompts]
-        with changed_output(model, self.layer, self.where, ids.shape, rows, columns, own):
-            logits = model.logits_at(ids, mask, at[0], at[1])
-        return list(logits.float().log_softmax(-1).split([len(prompt.columns) for prompt in prompts]))
+        def change(shape, rows, columns):
+            own = self.delta[[asked.prompts[row].group for row in rows]]
+            return changed_output(self.model, self.layer, self.where, shape, list(range(len(rows))), columns, own)
+
+        going = active.tolist()
+        kept = {row for row, prompt in enumerate(asked.prompts) if going[prompt.group]}
+        return asked.passes.logits(change, kept).float().log_softmax(-1)
+
+
+class _Asked:
+    """The places that are asked at, first those of answers, then those of essences: groups, shares of the mean, targets.
+
+    Equal prompts of a group run once. `fixed`: layers below the change.
+    """
+
+    def __init__(self, model: Model, prompts: list[_Prompt], fixed: int):
+        counts, device = Counter(sorted(prompts, key=lambda prompt: not prompt.targets)), model.device
+        sizes = Counter((prompt.group, bool(prompt.targets)) for prompt in prompts)
+        self.prompts = list(counts)
+        places = [(row, prompt, column) for row, prompt in enumerate(self.prompts) for column in prompt.columns]
+        shares = [counts[p] / len(p.columns) / sizes[p.group, bool(p.targets)] for _, p, _ in places]
+        self.shares = torch.tensor(shares, dtype=torch.float64, device=device)
+        self.groups = torch.tensor([prompt.group for _, prompt, _ in places], device=device)
+        self.targets = torch.tensor([target for p in self.prompts for target in p.targets], device=device)
+        ids, mask = padded([p.ids for p in self.prompts], model.tokenizer.pad_token_id, "right", device)
+        at = torch.tensor([(row, column) for row, _, column in places], device=device).T
+        positions = [prompt.position for prompt in self.prompts]
+        self.passes = SuffixPass(model, ids, mask, at[0], at[1], positions, fixed=fixed)

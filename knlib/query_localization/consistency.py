@@ -17,7 +17,7 @@ from .located import located
 from .results import Result
 from .retest import null_edits, null_overlap, random_like, retest_overlap, rounded_weights
 from .scores import fixed_k, j_star, overlap_scores, pair_similarities, threshold_sets, top_sets
-from .split import LABELS, circular_welch, kappa, label_facts, welch
+from .split import LABELS, kappa, label_facts, welch
 from .study import PART_A, Study
 from .thresholds import STATIC, SWEEP, bimodality, inconsistent, otsu
 
@@ -193,13 +193,13 @@ def summary(study: Study, options: dict, rows: pd.DataFrame) -> dict:
 
     `groups`: means of the scores; `inconsistent`: the share below .3 of CS_2 at fixed k; `sweep`: the share by threshold; `otsu`
     with its check for two modes; `below_ceiling`: J_ceil - J; counts of undefined scores. `labels`: counts, `kappa` of the
-    labels from parts A and B. `welch`: CS_2 split by itself, and CS_2 of part B split by the labels from part A.
+    labels from parts A and B. `welch`: CS_2 of part B split by the labels from part A.
     """
     groups = []
     for (mode, name), table in rows[rows["part"] == "all"].groupby(["mode", "set"], sort=False):
         groups.append({"mode": mode, "set": name} | _group(table, options["seed"]))
     one, other = _labels(rows, "A"), _labels(rows, "B")
-    whole, test = (_select(rows, *LABELLING, part).set_index("fact") for part in ("all", "B"))
+    test = _select(rows, *LABELLING, "B").set_index("fact")
     labelled = test.loc[test.index.isin(one.index)]
     return {
         "groups": groups,
@@ -208,10 +208,7 @@ def summary(study: Study, options: dict, rows: pd.DataFrame) -> dict:
             "undefined": int(_select(rows, *LABELLING, "A")["j_star"].isna().sum()),
             "kappa": _number(kappa(one, other)),
         },
-        "welch": {
-            "circular": _plain(circular_welch(whole["cs_2"], STATIC)),
-            "split_half": _plain(welch(labelled["cs_2"], one[labelled.index])),
-        },
+        "welch": _plain(welch(labelled["cs_2"], one[labelled.index])),
     }
 
 

@@ -172,8 +172,9 @@ def welch_bars(table: pd.DataFrame, noise: Sequence[float], threshold: float = S
                              fontsize=9, xytext=(0, 2), textcoords="offset points")  # fmt: skip
     axes[1].axhline(0, color="black", linewidth=0.8)
     axes[1].set(title="Consistent against inconsistent facts", ylabel="Welch's t", xticks=x, xlim=(-0.6, len(x) - 0.4))
-    axes[1].set_ylim(*((0, 1) if table[list(colors)].isna().all(axis=None) else (None, None)))
-    axes[1].margins(y=0.12)
+    ends = table[list(colors)].astype(float).fillna(0).to_numpy()
+    # Room for the numbers on the bars.
+    axes[1].set_ylim(1.15 * min(0, ends.min()), 1.15 * max(0, ends.max()) or 1)
     axes[1].set_xticklabels(list(table.index))
     axes[1].legend(title="labels", title_fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     sns.despine(figure)

@@ -9,9 +9,11 @@ import pandas as pd
 
 from ..errors import InputError, Literal
 from .cells import CELLS, SLOTS
+from .consistency import LABELLING
 from .edit_summary import LABELS
 from .intervals import Draws
 from .results import Result
+from .split import circular_welch
 from .thresholds import STATIC, bimodality, inconsistent, otsu
 from .verdicts import HYPOTHESES, judge, needed_cells
 
@@ -214,12 +216,16 @@ def edit_table(table: pd.DataFrame, model: str, times: float = 1.0) -> pd.DataFr
 
 
 def welch_table(results: Results, slots: Slots) -> pd.DataFrame:
-    """Welch's t of CS_2 between consistent and inconsistent facts, by model: labels made from the same CS_2 (`circular`), and
-    labels from other phrasings (`split-half`)."""
+    """Welch's t of CS_2 between consistent and inconsistent facts, by model: labels from other phrasings (`split-half`), and
+    labels made from the same CS_2 (`circular`), with as many facts on each side."""
     rows = []
     for model, _, result in _each(results, slots, "consistency", METHODS[:1]):
         found, labels = result.summary["welch"], result.summary["labels"]
-        row = {"model": model, "circular": found["circular"]["t"], "split-half": found["split_half"]["t"]}
+        mode, name = LABELLING
+        own = result.rows[(result.rows["mode"] == mode) & (result.rows["set"] == name) & (result.rows["part"] == "all")]
+        values = own["cs_2"].dropna().sort_values().to_numpy()
+        below = min(labels[LABELS[1]], len(values) - 1)
+        row = {"model": model, "circular": circular_welch(values, values[below]).t, "split-half": found["t"]}
         rows.append(row | {name: labels[name] for name in (*LABELS, "undefined", "kappa")})
     return pd.DataFrame(rows).set_index("model").astype(float)
 
