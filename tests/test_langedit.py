@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 from edit_requests import ENDS, REQUESTS, TEXTS, naive_moment, naive_states, same, weights
@@ -39,6 +40,13 @@ def keys_of(model, language, layer):
     return torch.stack([naive_states(model, r.prompt, ENDS[r.edit][language], layer)[0] for r in rows.itertuples()]).T
 
 
+def spanned(moment):
+    """P of a second moment."""
+    values, directions = torch.linalg.eigh(moment)
+    least = directions[:, values.argsort()[: round(0.7 * len(values))]]
+    return least @ least.T
+
+
 def spaces(model, change, tokens):
     """P of both languages and layers, and the cache behind the second, by the formula and token by token."""
     english = replace(change, parts=change.parts[:4])
@@ -50,9 +58,7 @@ def spaces(model, change, tokens):
         caches[layer] = keys @ keys.T
         later = tokens / (tokens + 100) * moment + 100 / (tokens + 100) * caches[layer]
         for language, own in (("en", moment), ("ja", later)):
-            values, directions = torch.linalg.eigh(own)
-            least = directions[:, values.argsort()[: round(0.7 * len(values))]]
-            found[language, layer] = least @ least.T
+            found[language, layer] = spanned(own)
     return found, caches
 
 
@@ -103,6 +109,21 @@ def test_the_second_language_follows_the_formula():
     for number, part in enumerate(part for part in change.parts[4:] if part.layer == 0):
         expected = part.outputs @ keys[:, [number]].T @ P @ inverse
         assert expected.norm() > 1e-3 and torch.allclose(part.outputs @ part.keys.T, expected, atol=1e-8)
+
+
+def test_every_language_adds_all_keys_before_it_again():
+    """C_2 = (N C_1 + 100 (K_0 K_0^T + K_1 K_1^T)) / (N + 200): from the third on, the divisors decide about P."""
+    model, tokens = tiny_model("gpt2"), 50
+    third = EN.assign(language="de", prompt="mira " + EN["subject"])
+    change = find("langedit", model, pd.concat([REQUESTS, third]), tokens=tokens)
+    moment, cache = naive_moment(model, 0, 0.0), 0
+    for number, language in enumerate(("en", "ja"), 1):  # no edit changes the lowest layer's keys
+        keys = keys_of(model, language, 0)
+        cache = cache + keys @ keys.T
+        moment = (tokens * moment + 100 * cache) / (tokens + 100 * number)
+    P = spanned(moment)
+    for part in (part for part in change.parts[8:] if part.layer == 0):
+        assert part.keys.norm() > 1e-3 and (part.keys - P @ part.keys).norm() < 1e-7 * part.keys.norm()
 
 
 def test_earlier_keys_are_better_kept_than_by_alphaedit():

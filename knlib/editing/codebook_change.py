@@ -58,7 +58,7 @@ class CodebookChange:
         if edit not in self.edits:
             raise InputError("edit", found=edit, expected=Literal("one of " + " ".join(self.edits)))
         owners = [tuple(owner for owner in own if owner[0] != edit) for own in self.owners]
-        kept = [n for n, own in enumerate(self.owners) if own[0][0] != edit]
+        kept = [number for number, own in enumerate(owners) if own]
         tensors = {name: getattr(self, name)[kept] for name in TENSORS}
         return replace(self, owners=tuple(owners[number] for number in kept), **tensors)
 

@@ -10,8 +10,8 @@ from ..probe import out_of_memory
 from ..shared_prefix import Prefix, positions_argument
 from ..sites import padded
 
-# A batch is closed when it would hold more tokens of padding: about what one more call of the network costs.
-PADDING = 64
+# A batch is closed when it would hold more tokens of padding: about what one more call costs the shipped models (CPU).
+PADDING = 24
 Change = Callable[[tuple[int, int], list[int], list[int]], AbstractContextManager]
 
 
@@ -19,9 +19,8 @@ class SuffixPass:
     """Logits at asked places of a right-padded batch, again and again, while a change at `positions` is optimised.
 
     `ids`, `mask` [rows, columns] and the places `rows`, `columns` are those of `Model.logits_at`. `positions`: the column
-    of each row where its change enters, before which nothing is asked; `fixed`: so many layers lie below the change.
-    What tokens before it and layers below it compute is kept from the start. Where a model's logits are not those of whole
-    rows then (tried on the first batch), whole rows run every time.
+    of each row where its change enters, before which nothing is asked; `fixed`: so many layers lie below the change. What
+    is computed before and below is kept; a model that then gives other logits (tried on a batch) runs whole rows.
 
     Example
     -------
@@ -34,13 +33,13 @@ class SuffixPass:
         self.model, self.positions = model, positions
         self.sequences = [row[:length] for row, length in zip(ids.tolist(), mask.sum(1).tolist(), strict=True)]
         self.places = list(zip(rows.tolist(), columns.tolist(), strict=True))
+        exact = False
         try:
             self.batches = self._batches(positions, fixed)
             exact = self._is_exact(self.batches[0])
-        except Exception as error:  # whatever an architecture's code raises behind a prefix of ours
+        except Exception as error:  # whatever an architecture's code raises behind our prefix
             if out_of_memory(error):
                 raise
-            exact = False
         if not exact:
             self.batches = self._batches([0] * len(positions), 0)
 
@@ -52,36 +51,31 @@ class SuffixPass:
         """
         found, order = [], []
         for batch in self.batches:
-            own = [row for row in batch.rows if kept is None or row in kept]
-            if own:
-                asked = self._asked(own)
-                found.append(self._logits_of(batch, own, asked, change))
+            if own := [row for row in batch.rows if kept is None or row in kept]:
+                asked, logits = self._logits_of(batch, own, change)
+                found.append(logits)
                 order += asked
         return torch.cat(found)[torch.tensor(order, device=found[0].device).argsort()]
 
-    def _asked(self, own: list[int]) -> list[int]:
-        """Numbers of the places of some rows."""
-        wanted = set(own)
-        return [number for number, (row, _) in enumerate(self.places) if row in wanted]
-
-    def _logits_of(self, batch: "_Batch", own: list[int], asked: list[int], change: Change) -> torch.Tensor:
+    def _logits_of(self, batch: "_Batch", own: list[int], change: Change) -> tuple[list[int], torch.Tensor]:
+        """Numbers of the places of some rows of a batch, and the logits there."""
         local = {row: i for i, row in enumerate(own)}
+        asked = [number for number, (row, _) in enumerate(self.places) if row in local]
         places = [(local[row], column - batch.starts[row]) for row, column in (self.places[number] for number in asked)]
         entered = [self.positions[row] - batch.starts[row] for row in own]
         with change((len(own), batch.ids.shape[1]), own, entered):
-            return batch.logits(own, places)
+            return asked, batch.logits(own, places)
 
     @torch.no_grad()
     def _is_exact(self, batch: "_Batch") -> bool:
-        asked = self._asked(batch.rows)
         whole = _Batch(self.model, batch.rows, self.sequences, [0] * len(self.sequences), 0)
-        found, expected = (self._logits_of(b, b.rows, asked, lambda *_: nullcontext()) for b in (batch, whole))
-        tolerance = 1e-6 if expected.dtype == torch.float64 else 1e-4
-        return float((found - expected).abs().max()) <= tolerance * float(expected.abs().max())
+        found, expected = (self._logits_of(b, b.rows, lambda *_: nullcontext())[1] for b in (batch, whole))
+        allowed = (1e-6 if expected.dtype == torch.float64 else 1e-4) * expected.abs().max()
+        return bool((found - expected).abs().max() <= allowed)
 
     def _batches(self, starts: list[int], fixed: int) -> list["_Batch"]:
         lengths = [len(sequence) - start for sequence, start in zip(self.sequences, starts, strict=True)]
-        return [_Batch(self.model, rows, self.sequences, starts, fixed) for rows in _alike(lengths, starts)]
+        return [_Batch(self.model, own, self.sequences, starts, fixed) for own in _alike(lengths, starts)]
 
 
 def _alike(lengths: list[int], starts: list[int]) -> Iterator[list[int]]:
@@ -135,9 +129,9 @@ class _Batch:
     def _continued(self, which: torch.Tensor, positions: dict):
         """Calls of the network continue the prefix of these rows."""
         more = positions | {"use_cache": True, "past_key_values": self.prefix.cache()}
-        # A hook, because `logits_at` passes no cache on.
-        hook = self.model.network.register_forward_pre_hook(lambda m, args, named: (args, named | more), with_kwargs=True)
-        self.prefix.rows = which
+        network, self.prefix.rows = self.model.network, which
+        # `logits_at` passes no cache on.
+        hook = network.register_forward_pre_hook(lambda m, args, named: (args, named | more), with_kwargs=True)
         try:
             yield
         finally:
