@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from .edit_questions import EDITED
-from .edit_set import LOCALITY
 from .edit_scores import exact_match
+from .edit_set import LOCALITY
 from .generation import generate
 from .models import Model
 from .prediction import AnswerRows, answer_rows, answer_tokens
@@ -69,7 +69,9 @@ def ask(model: Model, questions: pd.DataFrame) -> Answers:
     old_log_p[old] = score[len(table) :]
     right = [np.array(best[i]) == np.array(items[i][1]) for i in range(len(table))]
     asked = [i for i, r in enumerate(table) if r.kind in EDITED]
-    texts = generate(model, [table[i].prompt for i in asked], MORE_TOKENS + max((len(items[i][1]) for i in asked), default=0))
+    texts = generate(
+        model, [table[i].prompt for i in asked], MORE_TOKENS + max((len(items[i][1]) for i in asked), default=0)
+    )
     return Answers([tuple(tokens) for tokens in best[: len(table)]], right, score[: len(table)], old_log_p, first,
                    dict(zip(asked, texts, strict=True)))  # fmt: skip
 

@@ -45,7 +45,9 @@ def edit_questions(
 
 def _new(table: pd.DataFrame) -> pd.DataFrame:
     old = table["answer"].where(table["answer"] != table["new"], None)
-    return table.assign(target=table["new"], old=old, accepted=_accepted(table.assign(answer=table["new"]), "new_aliases"))
+    return table.assign(
+        target=table["new"], old=old, accepted=_accepted(table.assign(answer=table["new"]), "new_aliases")
+    )
 
 
 def _accepted(table: pd.DataFrame, aliases: str) -> list[tuple[str, ...]]:
@@ -90,5 +92,3 @@ def shared_strings(requests: pd.DataFrame) -> pd.DataFrame:
         counts = Counter(zip(requests["edit"], plain, strict=True))
         shared |= [counts[key] > 1 for key in zip(requests["edit"], plain, strict=True)]
     return requests[["edit", "language"]].assign(shared=shared)
-
-

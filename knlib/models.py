@@ -51,6 +51,8 @@ class Model:
     network: nn.Module
     tokenizer: object
     kind: str
+    # No field: what the `logits_at` that is running asks for, (rows, columns).
+    asked = None
 
     @property
     def device(self) -> torch.device:
@@ -181,7 +183,8 @@ class Model:
     def logits_at(self, ids: torch.Tensor, attention: torch.Tensor, rows, columns) -> torch.Tensor:
         """Logits [positions, vocabulary] at the given (row, column) positions of a right-padded batch.
 
-        The model's own head (with its transforms, scaling and soft-capping) runs on these positions only.
+        The model's own head (with its transforms, scaling and soft-capping) runs on these positions only. During the
+        call `asked` holds (rows, columns), for hooks that must know where a question ends.
         """
 
         def pick(module, inputs, output):
@@ -191,11 +194,13 @@ class Model:
             output.last_hidden_state = hidden
             return output
 
-        handle = self.base.register_forward_hook(pick)
+        before, handle = self.asked, self.base.register_forward_hook(pick)
+        vars(self)["asked"] = (rows, columns)  # the dataclass is frozen
         try:
             options = {"use_cache": False} if self.kind == "causal" else {}
             return self.network(input_ids=ids, attention_mask=attention, **options).logits[0]
         finally:
+            vars(self)["asked"] = before
             handle.remove()
 
     @contextmanager

@@ -27,13 +27,19 @@ def float64():
         yield
 
 
-def requests(*facts):
-    table = edit_tables.queries("request")
+def turned(table):
+    """Prompts that end in their relation, so that random weights tell relations apart: `nupe da r`."""
+    words = table["prompt"].str.split()
+    return table.assign(prompt=words.str[0] + " " + words.str[2] + " " + words.str[1])
+
+
+def requests(*facts, template="request"):
+    table = turned(edit_tables.queries(template))
     return table[table["fact"].isin(facts)].assign(edit="edit " + table["fact"])
 
 
 # The same subjects, another relation.
-OTHERS = edit_tables.queries("request", "held0", relation="s", new=False)
+OTHERS = turned(edit_tables.queries("request", "held0", "held1", relation="s", new=False))
 
 
 def change_of(model, *facts, **options):
@@ -50,7 +56,7 @@ def logits(model, prompts, side="right"):
 
 
 OWN = requests("r:B", "r:C")["prompt"].tolist()
-STRANGE = ["kilo sipo mira", *edit_tables.queries("held0")["prompt"][:2], *OTHERS["prompt"]]
+STRANGE = ["kilo sipo mira", *turned(edit_tables.queries("held0"))["prompt"][:2], *OTHERS["prompt"]]
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
@@ -94,13 +100,15 @@ def test_padding_on_either_side_is_the_same():
 
 def test_what_was_added_before_a_cache_is_not_added_again():
     model = tiny_model("gpt2")
-    prompt = OWN[0]
-    ids = torch.tensor([[*AnswerRows(model).before, *model.pieces(prompt + " pe")]])
+    start = torch.tensor([[*AnswerRows(model).before, *model.pieces(OWN[0])]])
+    ids = torch.cat([start, torch.tensor([model.pieces(" pe")])], dim=1)
+    asked = list(range(start.shape[1] - 1, ids.shape[1]))
     with change_of(model, "r:B").applied(model), torch.no_grad():
-        whole = model.network(input_ids=ids).logits
-        first = model.network(input_ids=ids[:, :-2], use_cache=True)
-        rest = model.network(input_ids=ids[:, -2:], past_key_values=first.past_key_values, use_cache=True)
-    assert torch.allclose(torch.cat([first.logits, rest.logits], dim=1), whole, atol=1e-10)
+        whole = model.logits_at(ids, torch.ones_like(ids), [0] * len(asked), asked)
+        first = model.network(input_ids=start, use_cache=True)
+        rest = model.network(input_ids=ids[:, start.shape[1] :], past_key_values=first.past_key_values, use_cache=True)
+    assert torch.allclose(torch.cat([first.logits[0, -1:], rest.logits[0]]), whole, atol=1e-10)
+    assert not whole[:1].allclose(logits(model, OWN[:1])[0][-1:])
 
 
 def test_removing_restores_and_the_order_of_entries_does_not_matter():
@@ -140,6 +148,9 @@ def test_saved_edits_come_back_and_other_weights_refuse_them(tmp_path):
     change.save(tmp_path / "edits.safetensors")
     again = load_cached(tmp_path / "edits.safetensors", model)
     assert again.edits == change.edits and again.thresholds == change.thresholds and again.report == change.report
+    assert again.probe.names == change.probe.names == ("r", "s") and again.probe.bias.equal(change.probe.bias)
+    assert again.probe.weights.equal(change.probe.weights) and again.without("edit r:C").probe is again.probe
+    assert [entry.relation for entry in again.entries] == ["r", "r"]
     found = []
     for own in (change, again):
         with own.applied(model):

@@ -6,6 +6,8 @@ import torch
 from edit_requests import ENDS, ONE, REQUESTS, naive_states
 from tiny_models import KeepFloat64, tiny_model
 
+from knlib.editing import values
+from knlib.editing.changes import Part, add_parts, kept_weights
 from knlib.editing.requests import prompt_rows, with_prefixes
 from knlib.editing.states import group_means, subject_keys, subject_outputs
 from knlib.editing.values import ValueOptions, optimise_values
@@ -169,3 +171,23 @@ def test_bad_input_is_named():
         optimise_values(model, rows, 1, where="ffn", options=FREE)
     with pytest.raises(InputError, match="layer: found 3"):
         optimise_values(model, rows, 3, where="mlp", options=FREE)
+
+
+def test_remembered_values_are_those_of_a_search():
+    """Alone, together with others, and on other weights; outside the block nothing is remembered."""
+    model = tiny_model("gpt2")
+    rows, options = prompt_rows(model, REQUESTS), ValueOptions(steps=3)
+
+    def search(part):
+        return optimise_values(model, part.reset_index(drop=True), 1, where="block", options=options)
+
+    plain = search(rows)
+    with values.remembered_values():
+        alone = search(rows[rows["edit"] == "B"])
+        both = search(rows)
+        assert both.delta[2:].equal(alone.delta) and [entry["edit"] for entry in both.log] == ["A", "A", "B", "B"]
+        with kept_weights(model, [1]):
+            add_parts(model, [Part("x", 1, torch.ones(plain.delta.shape[1], 1), torch.ones(model.n_neurons, 1))])
+            assert not search(rows).delta.equal(both.delta)
+        assert search(rows).delta.equal(both.delta)
+    assert torch.allclose(both.delta, plain.delta, atol=1e-5) and values._memory is None

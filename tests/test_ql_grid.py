@@ -12,7 +12,8 @@ from knlib.errors import InputError
 from knlib.query_localization import grid
 from knlib.query_localization.cells import CELLS, Cell
 from knlib.query_localization.grid import Experiment, configuration, main, parse_slots, run_cell
-from knlib.query_localization.results import config_hash, load_result, result_paths, save_result, to_csv
+from knlib.query_localization.results import load_result, result_paths, save_result
+from knlib.result_files import config_hash, to_csv
 
 COUNT = Cell("A1", "G", "count", {"factor": 2.0})
 

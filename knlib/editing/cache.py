@@ -1,13 +1,16 @@
 """Edits that are kept beside the model and come in when a prompt asks for them: entries, and the gate that lets them act."""
 
 import unicodedata
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from ..models import Model
-from ..sites import uncached
+from ..prediction import AnswerRows
+from ..sites import padded, uncached
+from .relation_probe import RelationProbe
 
 SHARED = "*"  # values of an entry that serve all languages
 
@@ -16,12 +19,13 @@ SHARED = "*"  # values of an entry that serve all languages
 class Entry:
     """One cached edit. `fact`: what it is about (a newer entry of a fact supersedes it); `created`: its number in the sequence.
 
-    `names`: language -> the subject's names; `keys`: language -> unit hidden states of its prompts, [prompts, width];
+    `relation`: what it answers; `names`: language -> the subject's names; `keys`: language -> unit hidden states of its prompts, [prompts, width];
     `values`: language (or `*`) -> layer -> (neurons, what is added to them where the subject ends).
     """
 
     edit: str
     fact: str
+    relation: str
     created: int
     names: dict[str, tuple[str, ...]]
     keys: dict[str, torch.Tensor]
@@ -33,7 +37,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Hit:
-    """An entry that acts in a row of a batch, at a column, as asked in a language; `score`: the cosine to its nearest key."""
+    """An entry that acts in a row of a batch, at a column, as asked in a language; `score`: what passed the threshold."""
 
     row: int
     column: int
@@ -64,17 +68,20 @@ def _is_accent(character: str) -> bool:
 class Gate:
     """Which entries act on which rows of a batch.
 
-    An entry needs one of its subject's names in the row (in any language; a longer name that is there as well rules a shorter one
-    out) and, with `semantic`, a hidden state behind `layer`, from the subject's end on, whose cosine to one of the
-    entry's keys reaches the threshold of the key's language. A name alone says nothing about what is asked of the subject.
+    A row is decided at one column: the first asked one by which an edited subject has been named, or the row's last token
+    where nobody says what is asked. An entry needs one of its subject's names up to there (in any language; a longer name
+    that is there as well rules a shorter one out). A name alone says nothing about what is asked of the subject: with `semantic`,
+    the hidden state behind `layer` at that column must reach the threshold of its language (that of the entry's nearest
+    key) in the `probe`'s margin of the entry's relation; without a probe, in the cosine to a key of this language.
     """
 
     def __init__(
-        self, model: Model, entries: Iterable[Entry], layer: int, thresholds: dict[str, float], *, semantic: bool = True
-    ):
+        self, model: Model, entries: Iterable[Entry], layer: int, thresholds: dict[str, float], *,
+        probe: RelationProbe | None = None, semantic: bool = True,
+    ):  # fmt: skip
         newest: dict[str, int] = {}
         self.model, self.entries, self.layer = model, list(entries), layer
-        self.thresholds, self.semantic = thresholds, semantic
+        self.thresholds, self.probe, self.semantic = thresholds, probe, semantic
         for number in sorted(range(len(self.entries)), key=lambda i: self.entries[i].created):
             newest[self.entries[number].fact] = number
         self.owners: dict[str, list[int]] = {}
@@ -82,58 +89,71 @@ class Gate:
             for name in {plain(name) for names in self.entries[number].names.values() for name in names}:
                 self.owners.setdefault(name, []).append(number)
 
-    def hits(self, ids: torch.Tensor, mask: torch.Tensor, run) -> list[Hit]:
-        """At most one hit a row. `run()` gives the unedited hidden states behind `layer`, [rows, columns, width]."""
-        found = [(row, *candidate) for row in range(len(ids)) for candidate in self._named(ids[row], mask[row])]
+    def hits(self, ids: torch.Tensor, mask: torch.Tensor, asked, run) -> list[Hit]:
+        """At most one hit a row. `asked`: (rows, columns) or None, as `Model.asked`; `run()` gives the unedited hidden states
+        behind `layer`, [rows, columns, width]."""
+        found = [
+            (row, column, place, entry)
+            for row, places in enumerate(_places(mask, asked))
+            for column, place, entry in self.named(ids[row], mask[row], places)
+        ]
         if not found:
             return []
         if not self.semantic:
             best = {
-                row: Hit(row, column, entry, next(iter(self.entries[entry].names)), 1.0) for row, column, entry in found
+                row: Hit(row, column, entry, next(iter(self.entries[entry].names)), 1.0) for row, column, _, entry in found
             }
             return list(best.values())
         states = run()
         hits: dict[int, tuple[float, Hit]] = {}
-        for row, column, entry in found:
-            for language, score in self._scores(entry, states[row], mask[row], column).items():
-                margin = score - self.thresholds.get(language, 1.0)
-                if margin >= 0 and (row not in hits or margin > hits[row][0]):
-                    hits[row] = (margin, Hit(row, column, entry, language, score))
+        for row, column, place, entry in found:
+            for language, score in self._scores(entry, states[row, place]).items():
+                excess = score - self.thresholds[language]
+                if excess >= 0 and (row not in hits or excess > hits[row][0]):
+                    hits[row] = (excess, Hit(row, column, entry, language, score))
         return [hit for _, hit in hits.values()]
 
-    def scores(self, ids: torch.Tensor, mask: torch.Tensor, run) -> list[dict[str, float]]:
-        """Of every row the best score of a named entry by language of the key; empty where no name is there (calibration)."""
-        found: list[dict[str, float]] = [{} for _ in range(len(ids))]
-        states = run()
-        for row in range(len(ids)):
-            for column, entry in self._named(ids[row], mask[row]):
-                for language, score in self._scores(entry, states[row], mask[row], column).items():
-                    found[row][language] = max(score, found[row].get(language, -1.0))
-        return found
+    def named(self, ids: torch.Tensor, mask: torch.Tensor, places: Sequence[int]) -> list[tuple[int, int, int]]:
+        """(column of the subject's last token, column that decides, entry) of all entries with the longest name in a row.
 
-    def _named(self, ids: torch.Tensor, mask: torch.Tensor) -> list[tuple[int, int]]:
-        """(column of the subject's last token, entry) of all entries with the longest name in a row."""
+        `places`: the asked columns, ascending.
+        """
         columns = mask.nonzero()[:, 0].tolist()
         tokens = ids[columns].tolist()
-        text = plain(self.model.tokenizer.decode(tokens, skip_special_tokens=True))
-        names = [name for name in self.owners if name in text]
-        if not names:
-            return []
-        name = max(names, key=len)
-        wanted, start, end = text.count(name), 0, len(tokens)
-        while start < end:  # the first number of tokens that hold all mentions
-            middle = (start + end) // 2
-            if plain(self.model.tokenizer.decode(tokens[:middle], skip_special_tokens=True)).count(name) < wanted:
-                start = middle + 1
-            else:
-                end = middle
-        return [(columns[start - 1], entry) for entry in self.owners[name]]
 
-    def _scores(self, entry: int, states: torch.Tensor, mask: torch.Tensor, column: int) -> dict[str, float]:
-        after = mask.bool().clone()
-        after[:column] = False
-        unit = torch.nn.functional.normalize(states[after].float(), dim=-1)
-        return {code: float((unit @ keys.to(unit).T).max()) for code, keys in self.entries[entry].keys.items()}
+        def text(length: int) -> str:
+            return plain(self.model.tokenizer.decode(tokens[:length], skip_special_tokens=True))
+
+        def names(place: int) -> list[str]:
+            found = text(bisect_right(columns, place))
+            return [name for name in self.owners if name in found]
+
+        if not places or not names(places[-1]):
+            return []
+        place = places[bisect_left(places, True, key=lambda place: bool(names(place)))]
+        name, end = max(names(place), key=len), bisect_right(columns, place)
+        wanted = text(end).count(name)  # the last mention counts: so many tokens hold all of them
+        length = bisect_left(range(end), wanted, key=lambda length: text(length).count(name))
+        return [(columns[length - 1], place, entry) for entry in self.owners[name]]
+
+    def _scores(self, entry: int, state: torch.Tensor) -> dict[str, float]:
+        """Language -> what its threshold is compared with."""
+        own = self.entries[entry]
+        unit = torch.nn.functional.normalize(state.float(), dim=-1)
+        cosines = {code: float((keys.to(unit) @ unit).max()) for code, keys in own.keys.items()}
+        if self.probe is None:
+            return cosines
+        return {max(cosines, key=cosines.get): float(self.probe.margin(state[None], own.relation))}
+
+
+def _places(mask: torch.Tensor, asked) -> list[list[int]]:
+    """Of every row the asked columns, ascending; its last token where nobody says."""
+    if asked is None:
+        return [row.nonzero()[-1:, 0].tolist() for row in mask]
+    places: list[set[int]] = [set() for _ in mask]
+    for row, column in zip(*(torch.as_tensor(part).tolist() for part in asked), strict=True):
+        places[row].add(column)
+    return [sorted(own) for own in places]
 
 
 @torch.no_grad()
@@ -154,3 +174,20 @@ def hidden_states(model: Model, layer: int, ids: torch.Tensor, mask: torch.Tenso
         # Not a call of the module: hooks on the whole model are for who called it.
         model.base.forward(input_ids=ids, attention_mask=mask, **uncached(model))
     return seen[0]
+
+
+def end_states(model: Model, prompts: Sequence[str], layer: int, *, batch: int = 64) -> torch.Tensor:
+    """What a layer gives at the prompts' last tokens, [prompts, width], on the CPU.
+
+    Example
+    -------
+    >>> end_states(model, requests["prompt"], 4).shape
+    torch.Size([12, 192])
+    """
+    helper, found = AnswerRows(model), []
+    sequences = [(*helper.before, *model.pieces(prompt)) for prompt in prompts]
+    for start in range(0, len(sequences), batch):
+        ids, mask = padded(sequences[start : start + batch], model.tokenizer.pad_token_id, "right", model.device)
+        states = hidden_states(model, layer, ids, mask)
+        found.append(states[torch.arange(len(ids)), mask.sum(1).cpu() - 1].cpu())
+    return torch.cat(found)

@@ -15,13 +15,14 @@ from ..files import atomically
 from ..models import Model
 from .cache import Entry, Gate, hidden_states
 from .lafn_values import shifted
+from .relation_probe import RelationProbe
 
 
 @dataclass(frozen=True, eq=False)
 class CachedChange:
-    """Cached edits of a model: `entries`, and the gate's `layer` and `thresholds` (language -> least cosine).
+    """Cached edits of a model: `entries`, and the gate's `layer`, `probe` and `thresholds` (`knlib.editing.cache.Gate`).
 
-    The other fields are those of `WeightChange`. Entries of one fact: the newest acts.
+    `thresholds`: language -> the least margin of the probe, or the least cosine where there is none. The other fields are those of `WeightChange`. Entries of one fact: the newest acts.
 
     Example
     -------
@@ -37,6 +38,7 @@ class CachedChange:
     entries: tuple[Entry, ...]
     layer: int
     thresholds: dict[str, float]
+    probe: RelationProbe | None = None
     semantic: bool = True
     report: dict = field(default_factory=dict)
 
@@ -59,9 +61,10 @@ class CachedChange:
     def applied(self, model: Model):
         """Hits get their entry's values within the `with` block, which gives the change; other rows keep their bits.
 
-        A row's tokens decide, so calls that bring only the tokens behind a cache are not touched: the prefix has been.
+        A row's tokens decide, so calls that bring only the tokens behind a cache are not touched: the prefix has been. What
+        is asked is known within `Model.logits_at`; in other calls a row's last token is taken for it.
         """
-        gate = Gate(model, self.entries, self.layer, self.thresholds, semantic=self.semantic)
+        gate = Gate(model, self.entries, self.layer, self.thresholds, probe=self.probe, semantic=self.semantic)
 
         def before(module, args, kwargs):
             ids, past = kwargs.get("input_ids", args[0] if args else None), kwargs.get("past_key_values")
@@ -69,7 +72,7 @@ class CachedChange:
                 return
             mask = kwargs.get("attention_mask")
             mask = torch.ones_like(ids) if mask is None else mask
-            for hit in gate.hits(ids, mask, lambda: hidden_states(model, self.layer, ids, mask)):
+            for hit in gate.hits(ids, mask, model.asked, lambda: hidden_states(model, self.layer, ids, mask)):
                 values = self.entries[hit.entry].values_in(hit.language)
                 acting.enter_context(shifted(model, values, ids.shape, [hit.row], [hit.column]))
 
@@ -85,22 +88,25 @@ class CachedChange:
             yield self
 
     def save(self, path: str | Path) -> None:
-        """One safetensors file, whole or not at all: keys and values, and all else as JSON in its metadata."""
+        """One safetensors file, whole or not at all: keys, values and the probe, and all else as JSON in its metadata."""
         tensors, described = {}, []
         for number, entry in enumerate(self.entries):
             values = {
                 code: {str(layer): neurons for layer, (neurons, _) in found.items()}
                 for code, found in entry.values.items()
             }
-            described.append({"edit": entry.edit, "fact": entry.fact, "created": entry.created, "names": entry.names,
-                              "keys": list(entry.keys), "values": values})  # fmt: skip
+            described.append({"edit": entry.edit, "fact": entry.fact, "relation": entry.relation,
+                              "created": entry.created, "names": entry.names, "keys": list(entry.keys), "values": values})  # fmt: skip
             tensors |= {f"{number}.key.{code}": key.cpu().contiguous().clone() for code, key in entry.keys.items()}
             tensors |= {
                 f"{number}.value.{code}.{layer}": shift.cpu().contiguous().clone()
                 for code, found in entry.values.items() for layer, (_, shift) in found.items()
             }  # fmt: skip
+        if self.probe is not None:
+            tensors |= {"probe.weights": self.probe.weights, "probe.bias": self.probe.bias}
+        relations = None if self.probe is None else self.probe.names
         names = ("editor", "options", "model", "model_hash", "layer", "thresholds", "semantic", "report")
-        metadata = {"cached": json.dumps({name: getattr(self, name) for name in names} | {"entries": described},
+        metadata = {"cached": json.dumps({name: getattr(self, name) for name in names} | {"entries": described, "relations": relations},
                                          ensure_ascii=False, sort_keys=True)}  # fmt: skip
         atomically(Path(path), lambda temporary: save_file(tensors, temporary, metadata))
 
@@ -119,7 +125,9 @@ def load_cached(path: str | Path, model: Model) -> CachedChange:
         with safe_open(path, framework="pt") as file:
             described = json.loads((file.metadata() or {})["cached"])
             entries = tuple(_entry(file, number, own) for number, own in enumerate(described.pop("entries")))
-        change = CachedChange(**described, entries=entries)
+            relations, parts = described.pop("relations"), ("probe.weights", "probe.bias")
+            probe = None if relations is None else RelationProbe(tuple(relations), *map(file.get_tensor, parts))
+        change = CachedChange(**described, entries=entries, probe=probe)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(path, found=Literal(f"{type(error).__name__}: {error}"),
                          expected="a file of CachedChange.save") from None  # fmt: skip
@@ -138,4 +146,4 @@ def _entry(file, number: int, own: dict) -> Entry:
     }
     keys = {code: file.get_tensor(f"{number}.key.{code}") for code in own["keys"]}
     names = {code: tuple(found) for code, found in own["names"].items()}
-    return Entry(own["edit"], own["fact"], own["created"], names, keys, values)
+    return Entry(own["edit"], own["fact"], own["relation"], own["created"], names, keys, values)

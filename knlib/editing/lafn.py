@@ -12,11 +12,10 @@ import torch
 from ..controls import Pairs, generator, layer_matched
 from ..errors import InputError, Literal
 from ..models import Model
-from ..prediction import AnswerRows
-from ..sites import padded
-from .cache import SHARED, Entry, Gate, hidden_states
+from .cache import SHARED, Entry, end_states
 from .cached_change import CachedChange
 from .changes import WeightChange, option_record
+from .gate_calibration import check_negatives, gate_of
 from .lafn_locate import LocateOptions, language_sets, neuron_states, shared_neurons
 from .lafn_values import ShiftOptions, optimise_shift
 from .memit import shares
@@ -28,8 +27,6 @@ from .states import output_module, subject_keys
 
 LOCATE, VALUE = LocateOptions(), ShiftOptions()
 NEURONS = ("located", "random", "per_language", "union", "all")
-FALSE_HITS = 0.01  # of calibration prompts of a language
-NO_NEGATIVES = 0.8  # least cosine in a language without calibration prompts
 
 
 @register("lafn")
@@ -45,6 +42,7 @@ def lafn(
     neurons: str = "located",
     gate_layer: int | None = None,
     semantic: bool = True,
+    hits: float = 0.98,
     locate: LocateOptions = LOCATE,
     value: ShiftOptions = VALUE,
     seed: int = 0,
@@ -52,12 +50,12 @@ def lafn(
     """Locate the neurons, optimise what is added to them, and keep it in a cache with a gate.
 
     `texts`: neutral text, for the neurons' scale; `contexts`: paraphrases of the requests, as in `prompt_rows`; `negatives`:
-    queries (`fact`, `language`, `prompt`) that name the subjects and ask something else: each language's threshold leaves at most
-    1 % of them in; `names`: fact -> language -> the subject's names (None: as the requests spell it); `gate_layer`: default
+    queries (`fact`, `relation`, `language`, `prompt`) that name the subjects and ask something else, from which the gate learns
+    what is asked, keeping a share `hits` of the prompts in templates that it has not seen (`gate_of`); `names`: fact -> language -> the subject's names (None: as the requests spell it); `gate_layer`: default
     the middle one. `neurons`: `located`, or a control: `random` (as many of each layer), `per_language` (each language
     its own neurons and change), `union` (of the languages' sets), `all` of the layers.
 
-    Raises `InputError` as `prompt_rows`, for layers that the model lacks and other kinds of neurons.
+    Raises `InputError` as `prompt_rows` and `check_negatives`, for layers that the model lacks and other kinds of neurons.
 
     Example
     -------
@@ -66,12 +64,16 @@ def lafn(
     """
     if neurons not in NEURONS:
         raise InputError("neurons", found=neurons, expected=Literal("one of " + " ".join(NEURONS)))
+    check_negatives(negatives)
+    if not 0 < hits <= 1:
+        raise InputError("hits", found=hits, expected="a share above 0, at most 1")
     gate_layer = model.n_layers // 2 if gate_layer is None else gate_layer
     for layer in (*layers, gate_layer):
         output_module(model, layer, "mlp")
     rows = prompt_rows(model, requests, contexts).reset_index(drop=True)
     scale = {i: moment.diagonal().sqrt() for i, moment in second_moments(model, layers, texts).items()}
     on, written = neuron_states(model, rows)
+    ends = end_states(model, rows["prompt"], gate_layer)
     entries, log = [], []
     for number, (edit, own) in enumerate(rows.groupby("edit", sort=False)):
         sets, score = language_sets(on[own.index], written[own.index], own["language"], locate)
@@ -84,14 +86,13 @@ def lafn(
             log.append(
                 {"edit": edit, "language": code, "neurons": len(pairs), "loss": shift.loss, "steps": shift.steps}
             )
-        entries.append(_entry(model, number, edit, own, values, gate_layer, names or {}))
-    thresholds = calibrated(model, entries, gate_layer, negatives)
+        entries.append(_entry(number, edit, own, values, ends[own.index], names or {}))
+    probe, thresholds, gate = gate_of(model, entries, rows, ends, gate_layer, negatives, hits)
     options = option_record(layers=list(layers), texts=text_hash(texts), neurons=neurons, gate_layer=gate_layer, locate=locate,
-                            value=value, seed=seed, contexts=0 if contexts is None else len(contexts))  # fmt: skip
-    report = {"values": log, "last_prompt": int(rows["place"].eq("last_prompt").sum())}
-    return CachedChange(
-        "lafn", options, model.name, model.hash, tuple(entries), gate_layer, thresholds, semantic, report
-    )
+                            value=value, seed=seed, hits=hits, contexts=0 if contexts is None else len(contexts))  # fmt: skip
+    report = {"values": log, "last_prompt": int(rows["place"].eq("last_prompt").sum()), "gate": gate}
+    return CachedChange("lafn", options, model.name, model.hash, tuple(entries), gate_layer, thresholds, probe, semantic,
+                        report)  # fmt: skip
 
 
 def _neurons(
@@ -119,45 +120,12 @@ def _pairs(table: pd.DataFrame, layers: list[int]) -> Pairs:
     return tuple((int(layer), int(neuron)) for layer, neuron in zip(table["layer"], table["neuron"], strict=True))
 
 
-def _entry(model: Model, number: int, edit: str, rows: pd.DataFrame, values: dict, layer: int, names: dict) -> Entry:
-    fact = rows["fact"].iloc[0]
+def _entry(number: int, edit: str, rows: pd.DataFrame, values: dict, ends: torch.Tensor, names: dict) -> Entry:
+    fact, relation = rows[["fact", "relation"]].iloc[0]
+    unit = torch.nn.functional.normalize(ends.float(), dim=-1)
     spelled = {code: tuple(dict.fromkeys(own["subject"])) for code, own in rows.groupby("language", sort=False)}
-    keys = {code: _prompt_states(model, own, layer)[0] for code, own in rows.groupby("language", sort=False)}
-    return Entry(edit, fact, number, names.get(fact, spelled), keys, values)
-
-
-def _prompt_states(model: Model, rows: pd.DataFrame, layer: int) -> tuple[torch.Tensor, tuple]:
-    """Unit hidden states at the prompts' last tokens, [rows, width]; and the batch with all states."""
-    helper = AnswerRows(model)
-    sequences = [(*helper.before, *model.pieces(prompt)) for prompt in rows["prompt"]]
-    ids, mask = padded(sequences, model.tokenizer.pad_token_id, "right", model.device)
-    states = hidden_states(model, layer, ids, mask)
-    last = states[torch.arange(len(ids)), mask.sum(1).cpu() - 1]
-    return torch.nn.functional.normalize(last.float(), dim=-1), (ids, mask, states)
-
-
-def calibrated(
-    model: Model, entries: Sequence[Entry], layer: int, negatives: pd.DataFrame | None, *, batch: int = 64
-) -> dict[str, float]:
-    """Language -> the least cosine that at most 1 % of the negatives reach at keys of this language.
-
-    Negatives that name no subject never get in, and do not count. Where a language's keys met none, `NO_NEGATIVES`.
-
-    Example
-    -------
-    >>> calibrated(model, change.entries, change.layer, negatives)
-    {'en': 0.93, 'ja': 0.91}
-    """
-    met: dict[str, list[float]] = {code: [] for entry in entries for code in entry.keys}
-    gate = Gate(model, entries, layer, {})
-    for start in range(0, 0 if negatives is None else len(negatives), batch):
-        _, (ids, mask, states) = _prompt_states(model, negatives.iloc[start : start + batch], layer)
-        for scores in gate.scores(ids, mask, lambda states=states: states):
-            for code, score in scores.items():
-                met[code].append(score)
-    # Just above the quantile: a score equal to the threshold gets in.
-    return {code: float(np.nextafter(np.quantile(found, 1 - FALSE_HITS, method="higher"), 2)) if found else NO_NEGATIVES
-            for code, found in met.items()}  # fmt: skip
+    keys = {code: unit[(rows["language"] == code).to_numpy()] for code in spelled}
+    return Entry(edit, fact, relation, number, names.get(fact, spelled), keys, values)
 
 
 def bake(

@@ -24,9 +24,10 @@ from ..errors import InputError, Literal, said_in_one_line
 from ..files import write_text
 from ..models import Model, load_model
 from ..queries import load_atlas
+from ..result_files import config_hash, read_table, rounded, to_csv
 from . import cas_editing, consistency, mapping, modification, synapse_effects
 from .cells import CELLS, SLOTS, Cell
-from .results import RESULTS, Result, config_hash, load_result, read_table, rounded, save_result, to_csv
+from .results import RESULTS, Result, load_result, save_result
 from .study import Study, load_study
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,6 +1,5 @@
 """Results of cells as files: `data/results/ql/<model>/<id>.csv` (rows) and `<id>.json` (configuration, estimates)."""
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -11,10 +10,10 @@ import pandas as pd
 from ..errors import InputError, Literal
 from ..files import write_text
 from ..models import Model
+from ..result_files import read_table, to_csv
 from .cells import Cell
 
 RESULTS = Path(__file__).resolve().parents[2] / "data" / "results" / "ql"
-DIGITS = 5  # significant digits of the stored rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,32 +23,6 @@ class Result:
     rows: pd.DataFrame
     summary: dict
     provenance: dict
-
-
-def config_hash(config: dict) -> str:
-    """16 hex digits of a configuration: canonical JSON, without paths and times."""
-    text = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def rounded(table: pd.DataFrame) -> pd.DataFrame:
-    """Floats to 5 significant digits, so that a file read again holds the same numbers."""
-    table = table.copy()
-    for column in table.select_dtypes("floating"):
-        table[column] = [float(f"{value:.{DIGITS}g}") for value in table[column]]
-    return table
-
-
-def to_csv(table: pd.DataFrame) -> str:
-    return table.to_csv(index=False, lineterminator="\n")
-
-
-def read_table(source) -> pd.DataFrame:
-    try:
-        # Only empty cells are missing values: "NA" and "None" may be names.
-        return pd.read_csv(source, keep_default_na=False, na_values=[""], float_precision="round_trip")
-    except pd.errors.EmptyDataError:  # facts that the experiment leaves out
-        return pd.DataFrame()
 
 
 def result_paths(cell: Cell, model: str, folder: str | Path = RESULTS) -> tuple[Path, Path]:

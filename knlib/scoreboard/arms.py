@@ -1,0 +1,74 @@
+"""The arms of the scoreboard as data: an editor with its options, in one of four modes, on a number of edits."""
+
+from dataclasses import dataclass, field, replace
+
+from ..editing.lafn_values import ShiftOptions
+from ..editing.values import ValueOptions
+from ..models import Model
+
+MODES = ("simultaneous", "single", "held_out", "sequence")
+LENGTHS = (1, 10, 100)  # of the sequences
+FEW, FEWER = 60, 20  # edits of the controls; of the modes that search once per language
+SEEDS = 5  # of the random neurons
+NONE = "none"  # the unedited model's row
+
+
+@dataclass(frozen=True)
+class Arm:
+    """`id`: name of the result; `options`: the editor's, beside what the study gives it (texts, contexts ...).
+
+    `mode`: `simultaneous`, requests in all languages at once; `single`, one language at a time, asked in all;
+    `held_out`, all but one language, asked in that one; `sequence`, 1, 10 and 100 edits one after another. `edits`: the
+    first so many of the study's (None: all); `contexts`: trained paraphrases per language that an edit sees.
+    """
+
+    id: str
+    editor: str
+    options: dict = field(default_factory=dict)
+    mode: str = "simultaneous"
+    edits: int | None = None
+    contexts: int = 0
+
+
+def arms(model: Model) -> dict[str, Arm]:
+    """All arms for a model, by id. Layers are shares of its depth, chosen on the dev edits of the Atlas models.
+
+    Example
+    -------
+    >>> list(arms(load_model("atlas-gpt2")))[:3]
+    ['ft_l', 'ft_m', 'kn']
+    """
+
+    def at(*shares: float) -> list[int]:
+        return sorted({min(model.n_layers - 1, int(share * model.n_layers)) for share in shares})
+
+    early, middle = at(0.125, 0.25, 0.375), at(0.5)[0]
+    value, shift = ValueOptions(steps=40, lr=1.0, clamp=8.0), ShiftOptions(steps=40, lr=1.0, clamp=8.0)
+    lafn = {"layers": at(0.0, 0.125, 0.25), "value": shift}
+    base = [
+        Arm("ft_l", "ft_l", {"layer": middle}),
+        Arm("ft_m", "ft_m", {"layer": middle}),
+        Arm("kn", "kn"),
+        Arm("cas", "cas"),
+        Arm("rome", "rome", {"layer": early[0], "value": replace(value, clamp=20.0)}),
+        Arm("memit", "memit", {"layers": early, "lam": 10.0, "value": value}),
+        Arm("alphaedit", "alphaedit", {"layers": early, "ridge": 0.1, "value": value}),
+        Arm("langedit", "langedit", {"layers": early, "ridge": 0.1, "value": value}),
+        Arm("grace", "grace", {"layer": middle, "eps": 60.0}),
+        Arm("ike", "ike"),
+        Arm("lafn", "lafn", lafn | {"neurons": "located"}, contexts=3),
+        Arm("lafn_all", "lafn", lafn | {"neurons": "all"}, contexts=3),
+    ]
+    controls = [
+        Arm(f"lafn_{kind}", "lafn", lafn | {"neurons": kind}, edits=FEW, contexts=3)
+        for kind in ("union", "per_language")
+    ]
+    controls += [Arm(f"lafn_random_{seed}", "lafn", lafn | {"neurons": "random", "seed": seed}, edits=FEW, contexts=3)
+                 for seed in range(SEEDS)]  # fmt: skip
+    by_id = {arm.id: arm for arm in base}
+    modes = [replace(by_id[name], id=f"{name}_{mode}", mode=mode, edits=FEWER)
+             for mode in ("single", "held_out") for name in ("rome", "memit", "lafn_all")]  # fmt: skip
+    sequences = [replace(by_id[name], id=f"{name}_sequence", mode="sequence", edits=max(LENGTHS), options=by_id[name].options | more)
+                 for name, more in (("ft_m", {}), ("rome", {}), ("memit", {"batch": 1}), ("alphaedit", {"batch": 1}),
+                                    ("grace", {}), ("lafn_all", {}))]  # fmt: skip
+    return {arm.id: arm for arm in (*base, *controls, *modes, *sequences)}

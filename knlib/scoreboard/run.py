@@ -1,0 +1,133 @@
+"""One arm on some edits: the search, the questions before and after, and what it cost."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from ..edit_effects import SCORES, Answers, ask, effects
+from ..edit_questions import EDITED
+from ..editing.registry import find_change
+from ..editing.requests import prompt_rows
+from ..editing.values import optimise_values, remembered_values
+from ..perplexity import text_loss
+from .arms import LENGTHS, Arm
+from .cost import touched
+from .study import EditStudy
+
+BY = ["edit", "edited_in", "length", "kind", "language"]
+ALL = "all"
+SPREAD = ("memit", "alphaedit")  # editors that spread values of the last layer's output
+REMEMBERED = 24  # of the unedited model's answers to an edit's questions: some megabytes each
+
+
+def run_arm(study: EditStudy, arm: Arm, names: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores and costs of an arm on some of the study's edits.
+
+    Scores: one row per `BY` (`edited_in`: the requests' language, `all`, or `-xx` for all but one; `length`: of the
+    sequence, otherwise 1), `questions`, and the means of `knlib.edit_effects.SCORES`. Costs: `edit` (of a sequence the
+    last), `edited_in`, `length`, `seconds` of the search, `touched` (`knlib.scoreboard.cost`) and, of sequences, `d_loss`:
+    nats a token that the study's neutral text got less likely.
+
+    Example
+    -------
+    >>> scores, costs = run_arm(study, arms("atlas-gpt2")["rome"], study.names[:10])
+    """
+    mode = {"simultaneous": _simultaneous, "single": _single, "held_out": _held_out, "sequence": _sequences}[arm.mode]
+    with remembered_values():
+        _search_together(study, arm, list(names))
+        scores, costs = zip(*mode(study, arm, list(names)), strict=True)
+    return pd.concat(scores, ignore_index=True), pd.DataFrame(list(costs))
+
+
+def _search_together(study: EditStudy, arm: Arm, names: list[str]) -> None:
+    """Values of `SPREAD` editors on the unedited model depend on nothing but their request: one search for all edits, where
+    each alone would mostly wait for small matrices."""
+    if arm.editor in SPREAD and arm.mode != "sequence":
+        requests = study.requests(names)
+        given = study.inputs(arm, requests)
+        rows = prompt_rows(study.model, requests, given.get("contexts"))
+        optimise_values(study.model, rows, given["layers"][-1], where="block", options=given["value"])
+
+
+def _simultaneous(study: EditStudy, arm: Arm, names: list[str]) -> Iterator:
+    for name in names:
+        yield _edited(study, arm, [name], study.requests([name]), _asked(study, [name]), ALL)
+
+
+def _single(study: EditStudy, arm: Arm, names: list[str]) -> Iterator:
+    for name in names:
+        requests, asked = study.requests([name]), _asked(study, [name], EDITED)
+        for language in requests["language"]:
+            own = requests[requests["language"] == language].reset_index(drop=True)
+            yield _edited(study, arm, [name], own, asked, language)
+
+
+def _held_out(study: EditStudy, arm: Arm, names: list[str]) -> Iterator:
+    for name in names:
+        requests, asked = study.requests([name]), _asked(study, [name], EDITED)
+        for language in requests["language"]:
+            own = requests[requests["language"] != language].reset_index(drop=True)
+            yield _edited(study, arm, [name], own, asked[asked["language"] == language], f"-{language}")
+
+
+def _sequences(study: EditStudy, arm: Arm, names: list[str]) -> Iterator:
+    """The first 1, 10 and 100 edits, each time one after another on the unedited model; all are asked at the end."""
+    for length in [n for n in LENGTHS if n <= len(names)]:
+        own = names[:length]
+        yield _edited(study, arm, own, study.requests(own), _asked(study, own), ALL, drift=True)
+
+
+def _asked(study: EditStudy, names: list[str], kinds: Sequence[str] | None = None) -> pd.DataFrame:
+    questions = study.questions[study.questions["edit"].isin(names)]
+    # The ceiling is a property of the unedited model: arm `none` has it.
+    return questions[questions["kind"].isin(kinds) if kinds else questions["kind"] != "ceiling"]
+
+
+def _edited(study: EditStudy, arm: Arm, names: list[str], requests: pd.DataFrame, asked: pd.DataFrame, edited_in: str,
+            drift: bool = False):  # fmt: skip
+    model, asked = study.model, asked.reset_index(drop=True)
+    before = _before(study, asked) if len(names) == 1 and edited_in == ALL else ask(model, asked)
+    loss = text_loss(model, study.drift_texts) if drift else None
+    start = time.perf_counter()
+    change = find_change(arm.editor, model, requests, **study.inputs(arm, requests))
+    seconds = time.perf_counter() - start
+    with change.applied(model):
+        found = effects(asked, before, ask(model, change.queries(asked)))
+        lost = text_loss(model, study.drift_texts) - loss if drift else None
+    groups = found.assign(edited_in=edited_in, length=len(names)).groupby(BY, sort=False)
+    scores = groups[list(SCORES)].mean().join(groups.size().rename("questions")).reset_index()
+    cost = {"edit": names[-1], "edited_in": edited_in, "length": len(names), "seconds": seconds,
+            "touched": touched(change), "d_loss": lost}  # fmt: skip
+    return scores, cost
+
+
+_answers: OrderedDict[tuple[str, str, str], Answers] = OrderedDict()
+
+
+def _before(study: EditStudy, asked: pd.DataFrame) -> Answers:
+    """The unedited model's answers to all questions of one edit: the same for every arm that runs on it."""
+    key = (study.model.hash, study.hash, asked["edit"].iloc[0])
+    if key not in _answers:
+        _answers[key] = ask(study.model, asked)
+    _answers.move_to_end(key)
+    while len(_answers) > REMEMBERED:
+        _answers.popitem(last=False)
+    return _answers[key]
+
+
+def unedited(study: EditStudy, names: Sequence[str]) -> pd.DataFrame:
+    """The scores of `run_arm` for the model as it is, with the kind `ceiling`: the level that every arm starts from.
+
+    Example
+    -------
+    >>> unedited(study, study.names[:10]).groupby("kind")["forced"].mean()
+    """
+    parts = []
+    for name in names:
+        asked = study.questions[study.questions["edit"] == name].reset_index(drop=True)
+        answers = ask(study.model, asked)
+        parts.append(effects(asked, answers, answers).assign(edited_in="none", length=0))
+    groups = pd.concat(parts, ignore_index=True).groupby(BY, sort=False)
+    return groups[list(SCORES)].mean().join(groups.size().rename("questions")).reset_index()
