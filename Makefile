@@ -15,7 +15,7 @@ JOBS ?= 2
 # In the given order, because notebooks take longest.
 WORKERS = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install figures test lab grid models facts constraints clean
+.PHONY: help install figures test lab grid scoreboard models facts constraints clean
 
 help:  ## what there is to do
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ lab: install  ## JupyterLab on the notebooks
 
 grid: install  ## run the cells of the Query Localization study that have no result: CELL=D3 for one
 	$(BIN)/python -m knlib.query_localization.grid --jobs $(JOBS) $(CELL)
+
+scoreboard: install  ## run the editors of the scoreboard that have no result: ARM=rome for one
+	$(BIN)/python -m knlib.scoreboard.grid --jobs $(JOBS) $(ARM)
 
 models: install  ## train the three Atlas models again (hours on a CPU, resumable), then measure and ship them
 	$(BIN)/python -m atlas.build_templates

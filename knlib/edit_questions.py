@@ -1,7 +1,5 @@
 """The questions that tell what an edit did: itself, in other words, its neighbours, and one hop further."""
 
-from collections import Counter
-
 import pandas as pd
 
 from .controls import generator
@@ -88,7 +86,6 @@ def shared_strings(requests: pd.DataFrame) -> pd.DataFrame:
     """
     shared = pd.Series(False, index=requests.index)
     for column in ("subject", "new"):
-        plain = requests[column].str.casefold()
-        counts = Counter(zip(requests["edit"], plain, strict=True))
-        shared |= [counts[key] > 1 for key in zip(requests["edit"], plain, strict=True)]
+        plain = pd.DataFrame({"edit": requests["edit"], "text": requests[column].str.casefold()})
+        shared |= plain.duplicated(keep=False)
     return requests[["edit", "language"]].assign(shared=shared)

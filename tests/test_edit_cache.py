@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_models import KeepFloat64, tiny_model
 
-from knlib.editing.cache import plain
+from knlib.editing.cache import Gate, hidden_states, plain
 from knlib.editing.cached_change import load_cached
 from knlib.editing.lafn import lafn
 from knlib.editing.lafn_values import ShiftOptions
@@ -109,6 +109,71 @@ def test_what_was_added_before_a_cache_is_not_added_again():
         rest = model.network(input_ids=ids[:, start.shape[1] :], past_key_values=first.past_key_values, use_cache=True)
     assert torch.allclose(torch.cat([first.logits[0, -1:], rest.logits[0]]), whole, atol=1e-10)
     assert not whole[:1].allclose(logits(model, OWN[:1])[0][-1:])
+
+
+@pytest.mark.parametrize("answer", [" pe", " lati", " fa da", " mota ki pe"])
+def test_a_row_with_its_answer_is_decided_where_the_prompt_ends(answer):
+    # Also where the answer names a subject itself.
+    model = tiny_model("gpt2")
+    prompts = [*OWN, OTHERS["prompt"].iloc[3], STRANGE[0]]
+    rows, columns = [], []
+    for prompt in prompts:
+        start, tokens = [*AnswerRows(model).before, *model.pieces(prompt)], model.continuation(prompt, answer)
+        rows.append((*start, *tokens[:-1]))
+        columns.append(list(range(len(start) - 1, len(start) - 1 + len(tokens))))
+    ids, mask = padded(rows, model.tokenizer.pad_token_id, "right", "cpu")
+    asked = [i for i, own in enumerate(columns) for _ in own], [column for own in columns for column in own]
+    with change_of(model, "r:B", "r:C").applied(model), torch.no_grad():
+        found = model.logits_at(ids, mask, *asked)
+        bare = torch.stack([own[-1] for own in logits(model, prompts)])
+    assert torch.allclose(found[:: len(columns[0])], bare, atol=1e-12)
+    before = torch.stack([own[-1] for own in logits(model, prompts)])
+    assert [a.equal(b) for a, b in zip(bare, before, strict=True)] == [False] * len(OWN) + [True] * 2
+    with torch.no_grad():
+        plainly = model.logits_at(ids, mask, *asked)
+    changed = ~found.isclose(plainly, atol=1e-12).all(1)
+    assert all(changed[torch.tensor(asked[0]) < len(OWN)])
+
+
+def test_what_is_asked_before_the_subject_or_behind_another_question_is_not_edited():
+    model = tiny_model("gpt2")
+    change = change_of(model, "r:B")
+    prompt = OWN[0]
+    ids = torch.tensor([[*AnswerRows(model).before, *model.pieces(prompt + " pe moki")]])
+    mask, end = torch.ones_like(ids), len(AnswerRows(model).before) + len(model.pieces(prompt)) - 1
+    gate = Gate(model, change.entries, 1, change.thresholds, probe=change.probe)
+
+    def hits(columns):
+        return gate.hits(ids, mask, ([0] * len(columns), columns), lambda: hidden_states(model, 1, ids, mask))
+
+    assert hits([0, 1]) == [] == hits([])
+    (hit,) = hits([end + 2, end, end + 1, 0])
+    assert (hit.row, hit.column, change.entries[hit.entry].edit) == (0, end - 2, "edit r:B") and hit.language == "en"
+    assert hit.score == float(change.probe.margin(hidden_states(model, 1, ids, mask)[0, [end]], "r"))
+    # Running text asks at once: where the name ends the first of the asked columns decides.
+    texts = gate.named(ids[0], mask[0], list(range(ids.shape[1])))
+    assert texts == [(end - 2, end - 2, 0)]
+
+
+def test_without_negatives_the_gate_goes_by_the_cosine_to_the_prompts():
+    model = tiny_model("gpt2")
+    change = lafn(model, requests("r:B"), **OPTIONS)
+    assert change.probe is None and change.report["gate"]["en"]["hits"] is None
+    before = logits(model, [*OWN[:2], STRANGE[0]])
+    with change.applied(model):
+        found = logits(model, [*OWN[:2], STRANGE[0]])
+    assert [a.equal(b) for a, b in zip(found, before, strict=True)] == [False, False, True]
+
+
+def test_contexts_give_thresholds_and_a_report():
+    model = tiny_model("gpt2")
+    contexts = pd.concat([requests("r:B", "r:C", template=name) for name in ("held0", "held1")])
+    gate = change_of(model, "r:B", "r:C", contexts=contexts).report["gate"]
+    assert set(gate) == {"en", "ja"} and all(found["hits"] == 1 and found["threshold"] <= 0 for found in gate.values())
+    with pytest.raises(InputError, match="hits: found 0"):
+        change_of(model, "r:B", hits=0)
+    with pytest.raises(InputError, match="negatives: found"):
+        change_of(model, "r:B", negatives=OTHERS.drop(columns="relation"))
 
 
 def test_removing_restores_and_the_order_of_entries_does_not_matter():

@@ -93,6 +93,19 @@ def test_logits_at_leaves_no_hook_behind(tiny_model):
     assert model.network(input_ids=ids).logits.shape[:2] == (1, 3)
 
 
+def test_what_is_asked_is_known_during_the_call_only(tiny_model):
+    model, seen = tiny_model("gpt2"), []
+    ids = torch.tensor([[1, 5, 6]])
+    with model.hooks((model.layers[0], lambda *_: seen.append(model.asked))):
+        model.logits_at(ids, torch.ones_like(ids), [0, 0], [1, 2])
+        assert model.asked is None
+        with pytest.raises(IndexError):
+            model.logits_at(ids, torch.ones_like(ids), torch.tensor([0]), torch.tensor([9]))
+        assert model.asked is None
+        model.network(input_ids=ids)
+    assert seen[0] == ([0, 0], [1, 2]) and seen[1][1].tolist() == [9] and seen[2] is None
+
+
 def test_continuation_is_what_follows_in_one_text(tiny_model):
     model = tiny_model("gpt2")
     for tail, text in (("The capital is", " Paris"), ("首都是", "巴黎"), ("수도는", " 리마"), ("x:", " 3 4")):

@@ -101,7 +101,8 @@ class Gate:
             return []
         if not self.semantic:
             best = {
-                row: Hit(row, column, entry, next(iter(self.entries[entry].names)), 1.0) for row, column, _, entry in found
+                row: Hit(row, column, entry, next(iter(self.entries[entry].names)), 1.0)
+                for row, column, _, entry in found
             }
             return list(best.values())
         states = run()

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..errors import InputError, Literal
+from ..errors import InputError
 from ..models import Model
 from .cache import Entry, Gate, end_states
 from .relation_probe import RelationProbe, can_fit, left_out_margins

@@ -29,7 +29,7 @@ class EditStudy:
 
     `texts`: sentences without an edited fact, alike many per language, for moments and scales; `drift_texts`: others, whose
     perplexity tells what an edit did to the rest; `negatives`: other facts of the edited subjects, to calibrate gates
-    with; `known`: edits whose old answer the model knows.
+    with.
     """
 
     model: Model
@@ -37,7 +37,6 @@ class EditStudy:
     edits: EditSet
     names: list[str]
     questions: pd.DataFrame
-    known: list[str]
     texts: list[str]
     drift_texts: list[str]
     negatives: pd.DataFrame
@@ -47,6 +46,11 @@ class EditStudy:
         """16 hex digits of all that is asked and requested."""
         asked = self.questions.assign(query=self.questions["template"], answer=self.questions["target"])
         return query_hash(asked.assign(aliases=[() for _ in range(len(asked))]))
+
+    @cached_property
+    def known(self) -> list[str]:
+        """The edits whose old answer the unedited model gives in most languages (`knlib.edit_questions.known_edits`)."""
+        return known_edits(self.model, self.edits.requests, self.facts)
 
     def requests(self, names: list[str]) -> pd.DataFrame:
         """The requests of some edits, edit by edit, in the given order."""
@@ -90,7 +94,7 @@ def load_study(model: Model, *, split: str = "test", edits: int | None = None, l
     own = replace(whole, **{name: _only(getattr(whole, name), names) for name in TABLES})
     texts = _sentences(facts, templates, load_edits(languages=languages).requests["fact"])
     return EditStudy(
-        model, facts, own, names, edit_questions(own, neighbours=1), known_edits(model, own.requests, facts), texts[DRIFT_TEXTS:],
+        model, facts, own, names, edit_questions(own, neighbours=1), texts[DRIFT_TEXTS:],
         texts[:DRIFT_TEXTS], _negatives(facts, templates, own.requests),
     )  # fmt: skip
 

@@ -1,0 +1,403 @@
+"""Do languages want the same change of a fact's shared neurons? Each language's own shift, side by side (the CLM-Bench check).
+
+CLM-Bench (arXiv 2601.17397) finds edit vectors of two languages nearly orthogonal and mixed editing additive. A shift that all
+languages share (`optimise_shift`) assumes otherwise. Here every shift of a fact is of the same neurons, so cosines compare.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+
+from ..controls import Pairs
+from ..errors import InputError, Literal
+from ..models import Model
+from ..prediction import AnswerRows, answer_tokens
+from ..sites import padded
+from ..statistics import mean
+from .fine_tuning import answer_examples
+from .lafn_locate import LocateOptions, language_sets, neuron_states, pairwise_lift
+from .lafn_values import ShiftOptions, optimise_shift, shifted
+from .moments import second_moments
+from .requests import prompt_rows, subject_position
+from .states import group_means, group_numbers, output_module, subject_keys
+from .suffix_pass import SuffixPass
+
+LOCATE, VALUE = LocateOptions(), ShiftOptions(steps=40, lr=1.0, clamp=8.0)
+FEWEST = 3  # facts, for a verdict
+
+
+@dataclass(frozen=True, eq=False)
+class ShiftGeometry:
+    """Tables with a column `fact`, the id of the edit; a cosine with a shift that is 0 (nothing to change) is NaN.
+
+    `cosines`: `language_a`, `language_b`, `cosine`, both orders and the diagonal; `ceiling`: `language`, `cosine` of the shifts of
+    two halves of its prompts; `floor`: `other`, `language`, `cosine` with the other fact's shift of the same neurons. `additivity`:
+    languages `a`, `b`, `language` of the request (one of them), change of its margin under both shifts `together` and `summed` over
+    each alone. `reliability`: share of requests whose new answer's first token is the most probable, under the `sum` of all
+    languages' shifts, under the `shared` one, under the request language's own `alone`; `neurons`: how many.
+    """
+
+    cosines: pd.DataFrame
+    ceiling: pd.DataFrame
+    floor: pd.DataFrame
+    additivity: pd.DataFrame
+    reliability: pd.DataFrame
+
+
+def shift_cosines(
+    model: Model,
+    requests: pd.DataFrame,
+    contexts: pd.DataFrame,
+    neurons: dict[str, Pairs],
+    texts: Sequence[str],
+    options: ShiftOptions = VALUE,
+    *,
+    languages: Sequence[str] | None = None,
+) -> ShiftGeometry:
+    """Shifts of every edit's neurons for each language alone, for halves of its prompts, for another fact, for all at once.
+
+    `contexts`: paraphrases, one or more per request, as in `prompt_rows`; `neurons`: edit -> (layer, neuron) pairs, such as the
+    located ones; `texts`: neutral, for the neurons' scale; `languages`: only these. The other fact is the next one by id, around the
+    end, whose new answers are all different ones; without any the floor has no row of the fact. All prompts are trained on, and the
+    halves have half of them: the ceiling errs low. Deterministic, and the order of the edits does not matter. Time: per fact and
+    language four searches of `optimise_shift`.
+
+    Raises `InputError` as `prompt_rows`, for fewer than two languages or prompts of a language, an empty old answer and an edit
+    without neurons. Source: CLM-Bench, arXiv 2601.17397; ceiling and floors are this project's.
+
+    Example
+    -------
+    >>> found = shift_cosines(model, requests, paraphrases, {edit: pairs for edit in set(requests["edit"])}, texts)
+    >>> geometry_summary(found), verdict(found)
+    """
+    rows = prompt_rows(model, requests, contexts)
+    rows = rows[rows["language"].isin(rows["language"] if languages is None else list(languages))]
+    # Stable: a request stays before its paraphrases.
+    rows = rows.sort_values(["edit", "language"], kind="stable", ignore_index=True)
+    _check(rows, neurons)
+    edits = dict(list(rows.groupby("edit")))
+    layers = sorted({layer for edit in edits for layer, _ in neurons[edit]})
+    for layer in layers:
+        output_module(model, layer, "mlp")
+    scale = {layer: moment.diagonal().sqrt() for layer, moment in second_moments(model, layers, texts).items()}
+    parts = []
+    for edit, own in edits.items():
+        pairs, other = neurons[edit], _other(edit, edits)
+        alone = language_shifts(model, own, pairs, scale, options)
+        half = own.assign(part=own["language"] + " " + (own.groupby("language").cumcount() % 2).astype(str))
+        both = language_shifts(model, half, pairs, scale, options)
+        halves = [{code: both[f"{code} {number}"] for code in alone} for number in (0, 1)]
+        foreign = language_shifts(model, edits[other], pairs, scale, options) if other else {}
+        reader = _Reader(model, own.drop_duplicates("language"), pairs)
+        shared = _flat(optimise_shift(model, own, pairs, scale, options, watch=False).values)
+        hits = {"sum": reader.hits(sum(alone.values())).mean(), "shared": reader.hits(shared).mean(),
+                "alone": np.mean([reader.hits(shift)[i] for i, shift in enumerate(alone.values())])}  # fmt: skip
+        parts.append(fact_geometry(edit, alone, halves, other, foreign, reader.margins, hits))
+    return joined(parts)
+
+
+def language_shifts(
+    model: Model, rows: pd.DataFrame, pairs: Pairs, scale: dict[int, torch.Tensor], options: ShiftOptions
+) -> dict[str, torch.Tensor]:
+    """Language -> the shift of one edit's neurons for its prompts alone, layer after layer, [neurons], float64 on the CPU.
+
+    What `optimise_shift` finds for the prompts of each column `part` (default: the language), nothing watched: of halves of few
+    prompts too little would be left. One pass runs all parts, each with its own shift and end: their losses have nothing in common.
+
+    Example
+    -------
+    >>> language_shifts(model, rows, pairs, scale, ShiftOptions())["ja"].shape
+    torch.Size([45])
+    """
+    rows = rows if "part" in rows else rows.assign(part=rows["language"])
+    search = _Search(model, rows, pairs, scale, options)
+    adam = torch.optim.Adam([search.delta], lr=options.lr)
+    found, open_ = torch.zeros_like(search.delta), torch.ones(len(search.delta), dtype=bool, device=model.device)
+    for step in range(options.steps + 1):
+        with torch.enable_grad():
+            losses = search.losses()
+            ends = open_ & ((losses.detach() < options.stop) | (step == options.steps))
+            found[ends], open_ = search.delta.detach()[ends], open_ & ~ends
+            if not open_.any():
+                break
+            (search.delta.grad,) = torch.autograd.grad(losses.sum() + search.penalties(), search.delta)
+        adam.step()
+        search.clamp()
+    shifts = (found * search.unit).double().cpu()
+    return dict(zip(rows["part"].unique(), shifts, strict=True))
+
+
+class _Search:
+    """The deltas [parts, neurons], in units of the neurons' scale, and what the losses are made of."""
+
+    def __init__(self, model: Model, rows: pd.DataFrame, pairs: Pairs, scale: dict, options: ShiftOptions):
+        self.model, self.pairs, self.options = model, pairs, options
+        layers, device = _by_layer(pairs), model.device
+        precision = torch.promote_types(model.down_projections[0].weight.dtype, torch.float32)
+        self.widths = [len(own) for own in layers.values()]
+        self.unit = torch.cat([scale[layer][own] for layer, own in layers.items()]).to(device, precision)
+        numbers = group_numbers(rows, ["part"])
+        norms = torch.stack([subject_keys(model, rows, layer).norm(dim=1) for layer in layers], 1)
+        self.size = group_means(norms, numbers).to(self.unit)
+        self.delta = torch.zeros(len(self.size), len(self.unit), device=device, dtype=precision, requires_grad=True)
+        where, self.targets, self.share = answer_examples(model, rows, shares=_shares(rows))
+        self.answers = SuffixPass(model, *where, rows["position"].tolist(), fixed=min(layers))
+        self.parts, self.owners = numbers.to(device), numbers.to(device)[where[2]]
+        subjects = rows.drop_duplicates(["part", "subject"])
+        sequences = [(*model.specials[0], *model.pieces(subject)) for subject in subjects["subject"]]
+        ends = [subject_position(model, subject, subject)[0] for subject in subjects["subject"]]
+        self.subjects = _pass(model, sequences, ends, ends, min(layers))
+        # By number of part, not anew from 0: the first rows of the parts come in their order.
+        self.subject_parts = numbers.to(device)[torch.from_numpy(rows.index.get_indexer(subjects.index))]
+        self.subject_share = torch.tensor(_shares(subjects), device=device)
+        with torch.no_grad():
+            self.old = self._log_probabilities(self.subjects, self.subject_parts)
+
+    def _log_probabilities(self, passes: SuffixPass, parts: torch.Tensor) -> torch.Tensor:
+        return _shifted_logits(self.model, passes, self.pairs, (self.unit * self.delta)[parts]).float().log_softmax(-1)
+
+    def losses(self) -> torch.Tensor:
+        """Mean -log p of the new answers' tokens, [parts]."""
+        found = self._log_probabilities(self.answers, self.parts).gather(1, self.targets[:, None])[:, 0]
+        return found.new_zeros(len(self.delta)).index_add(0, self.owners, -found * self.share)
+
+    def _norms(self) -> torch.Tensor:
+        # No gradient at 0 without the addend.
+        layers = (self.unit * self.delta).split(self.widths, 1)
+        return torch.stack([(shift.square().sum(1) + 1e-30).sqrt() for shift in layers], 1)
+
+    def penalties(self) -> torch.Tensor:
+        """Divergence behind the bare subjects and weight decay, summed over the parts."""
+        found = self._log_probabilities(self.subjects, self.subject_parts)
+        divergence = ((found.exp() * (found - self.old)).sum(-1) * self.subject_share).sum()
+        decay = (self._norms() / self.size.square()).sum()
+        return self.options.kl_weight * divergence + self.options.weight_decay * decay
+
+    @torch.no_grad()
+    def clamp(self) -> None:
+        factor = (self.options.clamp * self.size / self._norms()).clamp(max=1)
+        self.delta.mul_(factor.repeat_interleave(torch.tensor(self.widths, device=factor.device), dim=1))
+
+
+def fact_geometry(
+    fact: str, alone: dict, halves: Sequence[dict], other: str | None, foreign: dict, margins: Callable, hits: dict
+) -> ShiftGeometry:
+    """The tables of one fact from its shifts (language -> [neurons]): `alone`, of two `halves`, `foreign` of the `other` fact.
+
+    `margins(shift)`: the requests' margins under a shift, [languages], languages as in `alone`; `hits`: the row of `reliability`.
+
+    Example
+    -------
+    >>> fact_geometry("r:A", {"en": one, "ja": two}, [half, rest], "r:B", foreign, margins, hits).cosines
+    """
+    codes, dimension = list(alone), len(next(iter(alone.values())))
+    square = [(fact, a, b, _cosine(alone[a], alone[b])) for a in codes for b in codes]
+    ceiling = [(fact, a, _cosine(halves[0][a], halves[1][a])) for a in codes]
+    floor = [(fact, other, a, _cosine(alone[a], foreign[a])) for a in codes if a in foreign]
+    before = margins(torch.zeros(dimension, dtype=torch.float64))
+    changes, points = {a: margins(alone[a]) - before for a in codes}, []
+    for a, b in combinations(codes, 2):
+        both = margins(alone[a] + alone[b]) - before
+        points += [(fact, a, b, code, both[i], changes[a][i] + changes[b][i])
+                   for i, code in enumerate(codes) if code in (a, b)]  # fmt: skip
+    return ShiftGeometry(
+        pd.DataFrame(square, columns=["fact", "language_a", "language_b", "cosine"]),
+        pd.DataFrame(ceiling, columns=["fact", "language", "cosine"]),
+        pd.DataFrame(floor, columns=["fact", "other", "language", "cosine"]),
+        pd.DataFrame(points, columns=["fact", "a", "b", "language", "together", "summed"]),
+        pd.DataFrame([{"fact": fact, "neurons": dimension} | hits]),
+    )
+
+
+def joined(parts: Sequence[ShiftGeometry]) -> ShiftGeometry:
+    """The tables of several facts in one.
+
+    Example
+    -------
+    >>> joined([geometry_of_one_fact, geometry_of_another]).reliability
+    """
+    names = [field.name for field in fields(ShiftGeometry)]
+    return ShiftGeometry(**{n: pd.concat([getattr(part, n) for part in parts], ignore_index=True) for n in names})
+
+
+def cosine_matrix(geometry: ShiftGeometry, languages: Sequence[str] | None = None) -> pd.DataFrame:
+    """Mean cosine over facts of every pair of languages, [languages, languages]; `languages`: their order (None: by code).
+
+    Example
+    -------
+    >>> cosine_matrix(found, ("en", "de", "ja")).round(2)
+    """
+    table = geometry.cosines.groupby(["language_a", "language_b"])["cosine"].mean().unstack()
+    return table if languages is None else table.reindex(index=list(languages), columns=list(languages))
+
+
+def geometry_summary(geometry: ShiftGeometry) -> pd.DataFrame:
+    """`kind`, `estimate`, `low`, `high`, `n` facts: ceiling, cross_language, floor (means), random_sd (1 / sqrt(neurons)).
+
+    Intervals: 95 %, facts drawn (`knlib.statistics.mean`); NaN for fewer than two. `random_sd`: of the cosine of random shifts.
+
+    Example
+    -------
+    >>> geometry_summary(found).round(2)
+    """
+    pairs = geometry.cosines[geometry.cosines["language_a"] < geometry.cosines["language_b"]]
+    sd = geometry.reliability.assign(cosine=geometry.reliability["neurons"] ** -0.5)
+    kinds = {"ceiling": geometry.ceiling, "cross_language": pairs, "floor": geometry.floor, "random_sd": sd}
+    rows = []
+    for kind, table in kinds.items():
+        own = table.dropna(subset=["cosine"])
+        n, low, high = own["fact"].nunique(), np.nan, np.nan
+        if n > 1:
+            found = mean(own["cosine"], own["fact"])
+            low, high = found.low, found.high
+        rows.append((kind, own["cosine"].mean(), low, high, n))
+    return pd.DataFrame(rows, columns=["kind", "estimate", "low", "high", "n"])
+
+
+def verdict(geometry: ShiftGeometry) -> str:
+    """Whether languages share more of a shift than two facts do: `holds`, `fails` or, with fewer than three facts, `undecided`.
+
+    `holds`: the mean cross-language cosine lies above the floor's interval; `fails`: within or below it.
+
+    Example
+    -------
+    >>> verdict(found)
+    'holds'
+    """
+    table = geometry_summary(geometry).set_index("kind")
+    if table.loc[["cross_language", "floor"], "n"].min() < FEWEST:
+        return "undecided"
+    return "holds" if table.at["cross_language", "estimate"] > table.at["floor", "high"] else "fails"
+
+
+def additivity_fit(geometry: ShiftGeometry) -> dict[str, float]:
+    """`slope` and `r2` of the least-squares line of `together` over `summed` through all `n` points: 1 and 1 where shifts add up.
+
+    Example
+    -------
+    >>> additivity_fit(found)
+    {'slope': 0.71, 'r2': 0.83, 'n': 660}
+    """
+    table = geometry.additivity
+    line = stats.linregress(table["summed"], table["together"])
+    return {"slope": float(line.slope), "r2": float(line.rvalue**2), "n": len(table)}
+
+
+def layer_lift(model: Model, rows: pd.DataFrame, options: LocateOptions = LOCATE) -> pd.DataFrame:
+    """By layer: the edits' mean pairwise `lift`, and the band of mismatched edits `null`, `null_low`, `null_high`.
+
+    `rows`: of `prompt_rows`, the same languages in every edit. Mismatched: edit e in one language, e' in another; mean and 2.5th and
+    97.5th percentiles over all pairs of edits, NaN for a single one. They share the position and what is always on: the level that
+    the lift has to exceed. Raises `InputError` for fewer than two languages and for edits in different ones.
+
+    Example
+    -------
+    >>> layer_lift(model, prompt_rows(model, requests, paraphrases)).round(1)
+    """
+    # One order of languages in all edits: a pair of sets is then of two languages.
+    rows = rows.sort_values(["edit", "language"], kind="stable", ignore_index=True)
+    spoken = rows.groupby("edit")["language"].unique().map(tuple)
+    if spoken.nunique() != 1 or len(spoken.iloc[0]) < 2:
+        found = Literal(" or ".join(sorted(",".join(codes) for codes in set(spoken))) or "no row")
+        raise InputError("rows, language", found=found, expected="the same two or more languages in every edit")
+    on, written = neuron_states(model, rows)
+    sets = [language_sets(on[own.index], written[own.index], own["language"], options)[0]
+            for _, own in rows.groupby("edit")]  # fmt: skip
+    lift = pd.DataFrame([pairwise_lift(own) for own in sets])
+    null = pd.DataFrame([pairwise_lift(a, b) for a, b in combinations(sets, 2)], columns=lift.columns, dtype=float)
+    return pd.DataFrame({
+        "layer": lift.columns, "lift": lift.mean(), "null": null.mean(), "null_low": null.quantile(0.025),
+        "null_high": null.quantile(0.975),
+    })  # fmt: skip
+
+
+class _Reader:
+    """What a model says behind one fact's requests, one per language, when something is added to its neurons."""
+
+    def __init__(self, model: Model, requests: pd.DataFrame, pairs: Pairs):
+        helper, table = AnswerRows(model), list(requests.itertuples())
+        sequences = [tuple(helper.row(r.prompt, (), 0, r.space, r.suffix)) for r in table]
+        ends, fixed = [len(sequence) - 1 for sequence in sequences], min(layer for layer, _ in pairs)
+        self.model, self.pairs = model, pairs
+        self.passes = _pass(model, sequences, ends, requests["position"].tolist(), fixed)
+        self.new = [answer_tokens(model, r.prompt, r.space, r.new)[0] for r in table]
+        self.old = [answer_tokens(model, r.prompt, r.space, r.answer)[0] for r in table]
+
+    @torch.no_grad()
+    def _logits(self, shift: torch.Tensor) -> np.ndarray:
+        shifts = shift.expand(len(self.new), -1)
+        return _shifted_logits(self.model, self.passes, self.pairs, shifts).double().cpu().numpy()
+
+    def margins(self, shift: torch.Tensor) -> np.ndarray:
+        """Logit of the new answer's first token minus the old one's, [requests]."""
+        logits, rows = self._logits(shift), np.arange(len(self.new))
+        return logits[rows, self.new] - logits[rows, self.old]
+
+    def hits(self, shift: torch.Tensor) -> np.ndarray:
+        """Whether the new answer's first token is the most probable one, [requests]."""
+        return self._logits(shift).argmax(-1) == self.new
+
+
+def _pass(model: Model, sequences: list, asked: list[int], positions: list[int], fixed: int) -> SuffixPass:
+    ids, mask = padded(sequences, model.tokenizer.pad_token_id, "right", model.device)
+    rows, columns = torch.arange(len(ids), device=ids.device), torch.tensor(asked, device=ids.device)
+    return SuffixPass(model, ids, mask, rows, columns, positions, fixed=fixed)
+
+
+def _shifted_logits(model: Model, passes: SuffixPass, pairs: Pairs, shifts: torch.Tensor) -> torch.Tensor:
+    """At the asked places, every row under its own shift, `shifts` [rows, neurons]."""
+    layers = _by_layer(pairs)
+
+    def change(shape, rows, columns):
+        split = shifts[rows].split([len(own) for own in layers.values()], 1)
+        values = {layer: (own, shift) for (layer, own), shift in zip(layers.items(), split, strict=True)}
+        return shifted(model, values, shape, list(range(len(rows))), columns)
+
+    return passes.logits(change)
+
+
+def _by_layer(pairs: Pairs) -> dict[int, list[int]]:
+    return {layer: [n for at, n in pairs if at == layer] for layer in sorted({layer for layer, _ in pairs})}
+
+
+def _shares(rows: pd.DataFrame) -> list[float]:
+    return (1 / rows["part"].map(rows["part"].value_counts())).tolist()
+
+
+def _flat(values: dict) -> torch.Tensor:
+    return torch.cat([shift.double().cpu() for _, (_, shift) in sorted(values.items())])
+
+
+def _cosine(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a / a.norm()) @ (b / b.norm()))
+
+
+def _other(edit: str, edits: dict[str, pd.DataFrame]) -> str | None:
+    """The next edit by id whose new answers are all different ones: with the same answer it would be no floor."""
+    names = list(edits)
+    after = names.index(edit) + 1
+    new = set(edits[edit]["new"])
+    return next((n for n in names[after:] + names[: after - 1] if not new & set(edits[n]["new"])), None)
+
+
+def _check(rows: pd.DataFrame, neurons: dict[str, Pairs]) -> None:
+    if not len(rows):
+        raise InputError("languages", found=Literal("none of a request"), expected="languages of the requests")
+    for edit, own in rows.groupby("edit"):
+        counts = own["language"].value_counts()
+        if len(counts) < 2:
+            raise InputError(
+                f"requests, edit {edit}", found=Literal(f"only {counts.index[0]}"), expected="two languages"
+            )
+        if counts.min() < 2:
+            raise InputError(f"contexts, edit {edit} in {counts.idxmin()}", found=Literal("none"),
+                             expected="a paraphrase or more, for two halves of the prompts")  # fmt: skip
+        if not own["answer"].str.strip().all():
+            raise InputError(f"requests, edit {edit}, answer", found="", expected="the old answer")
+        if not neurons.get(edit):
+            raise InputError(f"neurons, edit {edit}", found=neurons.get(edit), expected="(layer, neuron) pairs")

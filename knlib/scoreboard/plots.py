@@ -1,0 +1,395 @@
+"""Figures about editors: each function takes a table of `tables`, or one whose columns it names, and returns a figure.
+
+Shares are drawn in per cent. Arms have the names of `ARM_NAMES`, an unknown one its id.
+"""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator
+
+from ..languages import LANGUAGES
+from ..plots import COLORS, by_script
+from .arms import NONE
+from .tables import RANDOM
+
+ARM_NAMES = {
+    NONE: "not edited", "ft_l": "FT-L", "ft_m": "FT-M", "kn": "KN", "cas": "CAS", "rome": "ROME", "memit": "MEMIT",
+    "alphaedit": "AlphaEdit", "langedit": "LangEdit", "grace": "GRACE", "ike": "IKE", "lafn": "LAFN",
+    "lafn_all": "LAFN, all neurons", "lafn_union": "LAFN, union", "lafn_per_language": "LAFN, per language",
+    RANDOM: "LAFN, random neurons",
+}  # fmt: skip
+WEIGHTS, BESIDE, PROMPT, CONTROL = "changes weights", "kept beside the weights", "in the prompt", "LAFN's controls"
+GROUP_COLORS = {WEIGHTS: COLORS[0], BESIDE: COLORS[2], PROMPT: COLORS[1], CONTROL: COLORS[7]}
+GROUPS = {"grace": BESIDE, "lafn": BESIDE, "ike": PROMPT} | {
+    f"lafn_{kind}": CONTROL for kind in ("all", "union", "per_language", "random")
+}
+METRICS = ("reliability", "generality", "locality", "portability")
+KIND_STYLES = {"same_subject": (COLORS[3], "o"), "same_relation": (COLORS[0], "s"), "unrelated": (COLORS[7], "D")}
+NEURONS = {
+    "lafn": "located",
+    RANDOM: "random",
+    "lafn_per_language": "per language",
+    "lafn_union": "union",
+    "lafn_all": "all",
+}
+WHEN_STYLES = {"before": (COLORS[7], "o"), "inside": (COLORS[0], "D"), "after": ("black", "x")}
+LABEL_PLACES = (
+    (7, 0),
+    (-7, 0),
+    (0, 9),
+    (0, -9),
+    (7, 9),
+    (-7, 9),
+    (7, -9),
+    (-7, -9),
+    (7, 19),
+    (7, -19),
+    (-7, 19),
+    (-7, -19),
+)
+
+
+def name_of(arm: str) -> str:
+    """What an arm is called in figures.
+
+    Example
+    -------
+    >>> name_of("ft_l"), name_of("mine")
+    ('FT-L', 'mine')
+    """
+    return ARM_NAMES.get(arm, arm)
+
+
+def _ends(table: pd.DataFrame, name: str, times: float = 100) -> tuple[np.ndarray, np.ndarray]:
+    """Estimates [rows] and lengths of whiskers [2, rows] (0 where there is no interval) of the columns `name`, `_low`, `_high`."""
+    value, low, high = (table[column].to_numpy(float) * times for column in (name, f"{name}_low", f"{name}_high"))
+    # The end of a bootstrap interval may lie beside the estimate.
+    return value, np.nan_to_num(np.maximum([value - low, high - value], 0))
+
+
+def _legend_below(figure: Figure, handles: list, **options) -> None:
+    labels = [handle.get_label() for handle in handles]
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), **options)
+
+
+def metric_bars(table: pd.DataFrame, ceiling: float | None = None) -> Figure:
+    """Four panels of bars by arm with intervals; dotted, the unedited model's value, and the ceiling of portability.
+
+    `table`: of `tables.scoreboard`; `ceiling`: a share, of `tables.ceiling`.
+    """
+    arms = [name for name in table.index if name != NONE]
+    groups = [GROUPS.get(name, WEIGHTS) for name in arms]
+    size = (13, 1.5 + 0.3 * len(arms))
+    figure, axes = plt.subplots(1, len(METRICS), figsize=size, sharey=True, layout="constrained")
+    for ax, metric in zip(axes, METRICS, strict=True):
+        value, errors = _ends(table.loc[arms], metric)
+        ax.barh(range(len(arms)), value, 0.72, xerr=errors, color=[GROUP_COLORS[group] for group in groups],
+                error_kw={"linewidth": 0.9})  # fmt: skip
+        for y in np.flatnonzero(np.isnan(value)):
+            ax.text(50, y, "not asked", ha="center", va="center", fontsize=8, color="0.4",
+                    bbox={"color": "white", "pad": 1})  # fmt: skip
+        if NONE in table.index:
+            ax.axvline(100 * table.loc[NONE, metric], color="black", linestyle=":", linewidth=1.3)
+        ax.set(title=metric, xlim=(0, 103), xlabel="%", yticks=range(len(arms)), ylim=(len(arms) - 0.4, -0.6))
+    axes[0].set_yticklabels([name_of(name) for name in arms])
+    handles = [Patch(color=color, label=group) for group, color in GROUP_COLORS.items() if group in groups]
+    if NONE in table.index:
+        handles.append(Line2D([], [], color="black", linestyle=":", label="not edited"))
+    if ceiling is not None:
+        axes[-1].axvline(100 * ceiling, color=COLORS[3], linestyle="--", linewidth=1.3)
+        handles.append(Line2D([], [], color=COLORS[3], linestyle="--", label="ceiling: unedited facts"))
+    _legend_below(figure, handles)
+    sns.despine(figure)
+    return figure
+
+
+def language_matrices(
+    matrices: Mapping[str, pd.DataFrame], *, label: str = "reliability, %", columns: int = 3
+) -> Figure:
+    """Language edited in x language asked in, one map per arm and one colour scale; the rows that are no language lie apart.
+
+    `matrices`: arm -> of `tables.matrix`. Lines separate scripts.
+    """
+    lines = -(-len(matrices) // columns)
+    across = min(columns, len(matrices))
+    deep, wide = next(iter(matrices.values())).shape
+    size = (1.3 + across * (0.75 + 0.285 * wide), lines * (0.9 + 0.25 * deep))
+    figure, axes = plt.subplots(lines, across, figsize=size, squeeze=False, sharey=True, layout="constrained")
+    for ax, (arm, table) in zip(axes.flat, matrices.items(), strict=False):
+        asked = by_script(table.columns)
+        edited = by_script([row for row in table.index if row in table.columns])
+        rest = [row for row in table.index if row not in table.columns]
+        values = table.loc[[*edited, *rest], asked].to_numpy(float) * 100
+        values = np.insert(values, len(edited), np.nan, axis=0) if rest else values  # a row of nothing sets them apart
+        image = ax.imshow(values, cmap="crest", vmin=0, vmax=100, aspect="auto")
+        for (y, x), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                ax.text(
+                    x, y, f"{value:.0f}", ha="center", va="center", fontsize=7, color="white" if value > 45 else "black"
+                )
+        _script_lines(ax, asked, edited)
+        places = [*range(len(edited)), *range(len(edited) + 1, len(values))]
+        ax.set(title=name_of(arm), xlabel="asked in", xticks=range(len(asked)), yticks=places)
+        ax.set_xticklabels(asked)
+        ax.set_yticklabels([*edited, *rest])
+        ax.tick_params(length=0, labelsize=8)
+        ax.spines[:].set_visible(False)
+    for ax in list(axes.flat)[len(matrices) :]:
+        ax.remove()
+    for ax in axes[:, 0]:
+        ax.set_ylabel("edited in")
+    figure.colorbar(image, ax=axes, label=label, shrink=0.7, aspect=30)
+    return figure
+
+
+def _script_lines(ax, across: list[str], down: list[str]) -> None:
+    for codes, line in ((across, ax.vlines), (down, ax.hlines)):
+        scripts = [LANGUAGES[code].script if code in LANGUAGES else code for code in codes]
+        places = [i - 0.5 for i in range(1, len(codes)) if scripts[i] != scripts[i - 1]]
+        line(places, -0.5, (len(down) if codes is across else len(across)) - 0.5, color="white", linewidth=1.6)
+
+
+def locality_points(table: pd.DataFrame) -> Figure:
+    """What became of the three kinds of neighbours, by arm: predictions that are the same, right ones kept, divergence.
+
+    `table`: of `tables.by_locality`.
+    """
+    arms = [name for name in dict.fromkeys(table.index.get_level_values("arm")) if name != NONE]
+    panels = {"same": "same prediction, %", "kept": "right before and after, %", "kl": "KL(unedited || edited), nats"}
+    size = (12, 1.6 + 0.36 * len(arms))
+    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, layout="constrained")
+    for ax, (score, label) in zip(axes, panels.items(), strict=True):
+        for number, (kind, (color, marker)) in enumerate(KIND_STYLES.items()):
+            own = table.xs(kind, level="kind").reindex(arms)
+            value, errors = _ends(own, score, 1 if score == "kl" else 100)
+            y = np.arange(len(arms)) + 0.23 * (number - 1)
+            ax.errorbar(value, y, xerr=errors, fmt=marker, color=color, markersize=4.5, linewidth=1)
+        for y in range(1, len(arms)):
+            ax.axhline(y - 0.5, color="0.9", linewidth=0.8, zorder=0)
+        ax.set(xlabel=label, yticks=range(len(arms)), ylim=(len(arms) - 0.4, -0.6))
+        if score != "kl":
+            ax.set_xlim(-2, 103)
+    axes[0].set_yticklabels([name_of(name) for name in arms])
+    _legend_below(figure, [Line2D([], [], color=color, marker=marker, linestyle="", label=kind.replace("_", " "))
+                           for kind, (color, marker) in KIND_STYLES.items()])  # fmt: skip
+    sns.despine(figure)
+    return figure
+
+
+def neuron_set_bars(table: pd.DataFrame) -> Figure:
+    """Does it matter which neurons LAFN shifts: bars with intervals, a dot per seed of the random ones.
+
+    `table`: of `tables.scoreboard` with `seeds=True`, on the edits that all these arms have; other arms are left out.
+    """
+    sets = [name for name in NEURONS if name in table.index]
+    seeds = table[[str(name).startswith(f"{RANDOM}_") for name in table.index]]
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.3), sharey=True, layout="constrained")
+    for ax, metric in zip(axes, METRICS[:3], strict=True):
+        value, errors = _ends(table.loc[sets], metric)
+        colors = [COLORS[2] if name == "lafn" else COLORS[7] for name in sets]
+        ax.bar(range(len(sets)), value, 0.68, yerr=errors, color=colors, error_kw={"linewidth": 0.9})
+        if RANDOM in sets and len(seeds):
+            x = sets.index(RANDOM) + np.linspace(-0.25, 0.25, len(seeds))
+            ax.plot(x, seeds[metric] * 100, "o", color="black", markersize=3.5)
+        if NONE in table.index:
+            ax.axhline(100 * table.loc[NONE, metric], color="black", linestyle=":", linewidth=1.3)
+        ax.set(title=metric, ylim=(0, 103), xticks=range(len(sets)))
+        ax.set_xticklabels([NEURONS[name].replace(" ", "\n") for name in sets])
+    axes[0].set_ylabel("%")
+    handles = [Line2D([], [], color="black", marker="o", linestyle="", markersize=3.5, label="one seed")]
+    if NONE in table.index:
+        handles.append(Line2D([], [], color="black", linestyle=":", label="not edited"))
+    _legend_below(figure, handles)
+    sns.despine(figure)
+    return figure
+
+
+def sequence_lines(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Edits one after another: what is left of each metric after 1, 10 and 100, and what neutral text lost.
+
+    `tables`: arm -> of `tables.sequences`.
+    """
+    panels = {
+        "reliability": "reliability, %", "generality": "generality, %", "locality": "locality, %",
+        "retention": "first edits still right, %", "d_loss": "loss on neutral text, nats a token",
+    }  # fmt: skip
+    figure, axes = plt.subplots(2, 3, figsize=(11, 6), layout="constrained")
+    lengths = sorted({length for table in tables.values() for length in table.index})
+    for ax, (metric, label) in zip(axes.flat, panels.items(), strict=False):
+        for number, (color, (arm, table)) in enumerate(zip(COLORS, tables.items(), strict=False)):
+            if metric == "d_loss":
+                value, errors = table[metric].to_numpy(float), None
+            else:
+                value, errors = _ends(table, metric)
+            x = table.index * 1.05 ** (number - (len(tables) - 1) / 2)  # slightly apart
+            ax.errorbar(x, value, yerr=errors, fmt="o-", color=color, markersize=5, linewidth=1.3,
+                        elinewidth=0.9, label=name_of(arm))  # fmt: skip
+        ax.set(xlabel="edits one after another", ylabel=label, xscale="log")
+        ax.set_xticks(lengths, [str(length) for length in lengths])
+        ax.minorticks_off()
+        if metric != "d_loss":
+            ax.set_ylim(-2, 104)
+    axes[1, 1].axhline(0, color="black", linewidth=0.6)
+    axes[1, 2].axis("off")
+    axes[1, 2].legend(*axes[0, 0].get_legend_handles_labels(), loc="center left")
+    sns.despine(figure)
+    return figure
+
+
+def cost_points(scoreboard: pd.DataFrame, costs: pd.DataFrame) -> Figure:
+    """Seconds per edit (logarithmic) against generality, coloured by locality; arms without a cost are left out.
+
+    `scoreboard`, `costs`: of `tables.scoreboard` and `tables.costs`.
+    """
+    table = scoreboard.join(costs[["seconds"]], how="inner")
+    table = table[table["seconds"].gt(0) & table["generality"].notna()].sort_values("seconds")
+    figure, ax = plt.subplots(figsize=(8.6, 5), layout="constrained")
+    points = ax.scatter(table["seconds"], table["generality"] * 100, c=table["locality"] * 100, cmap="crest", vmin=0,
+                        vmax=100, s=60, edgecolor="0.3", linewidth=0.6, zorder=3)  # fmt: skip
+    ax.set(xscale="log", xlabel="seconds of search per edit in all languages", ylabel="generality, %", ylim=(-4, 106))
+    ax.margins(x=0.15)
+    figure.colorbar(points, label="locality, %", shrink=0.8)
+    sns.despine(figure)
+    _label_points(ax, [name_of(arm) for arm in table.index], table["seconds"], table["generality"] * 100)
+    return figure
+
+
+def _label_points(ax, names: list[str], x, y) -> None:
+    """A name beside every point: inside the axes, where it covers the fewest of the points and of the names before it."""
+    ax.figure.draw_without_rendering()
+    points = ax.transData.transform(np.column_stack([x, y]))
+    frame, taken = ax.get_window_extent(), []
+    for number, (name, place) in enumerate(zip(names, zip(x, y, strict=True), strict=True)):
+        own = ax.annotate(name, place, (0, 0), textcoords="offset points", fontsize=9)
+        covered = {}
+        for shift in LABEL_PLACES:
+            _put(own, shift)
+            box = own.get_window_extent().padded(2)
+            others = np.delete(points, number, axis=0)
+            inside = (np.abs(others - (box.p0 + box.p1) / 2) < (box.p1 - box.p0) / 2 + 6).all(1).sum()
+            outside = 9 * (box.x0 < frame.x0 or box.x1 > frame.x1)
+            covered[shift] = inside + outside + sum(box.overlaps(other) for other in taken)
+        _put(own, min(covered, key=covered.get))
+        taken.append(own.get_window_extent())
+
+
+def _put(text, shift: tuple[float, float]) -> None:
+    text.set_position(shift)
+    text.set(ha={0: "center", 1: "left", -1: "right"}[int(np.sign(shift[0]))],
+             va={0: "center", 1: "bottom", -1: "top"}[int(np.sign(shift[1]))])  # fmt: skip
+
+
+def lift_lines(table: pd.DataFrame) -> Figure:
+    """How often languages share a fact's neurons, against chance, by layer; the band is of mismatched facts.
+
+    `table`: columns `layer`, `lift` (mean over pairs of languages), `null`, `null_low`, `null_high`.
+    """
+    table = table.sort_values("layer")
+    figure, ax = plt.subplots(figsize=(6.6, 3.6), layout="constrained")
+    ax.plot(table["layer"], table["lift"], "o-", color=COLORS[2], label="one fact")
+    ax.plot(table["layer"], table["null"], "--", color="0.4", label="mismatched facts")
+    ax.fill_between(table["layer"], table["null_low"].astype(float), table["null_high"].astype(float), color="0.7",
+                    alpha=0.5, linewidth=0)  # fmt: skip
+    ax.axhline(1, color="black", linestyle=":", linewidth=1.2, label="chance")
+    ax.set(xlabel="layer", ylabel="pairwise lift", yscale="log")
+    ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.minorticks_off()
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    sns.despine(figure)
+    return figure
+
+
+def cosine_maps(matrix: pd.DataFrame, levels: pd.DataFrame, *, chance: float | None = None) -> Figure:
+    """Cosines of the shifts of two languages beside what they are to be read against, with intervals.
+
+    `matrix`: languages x languages; `levels`: columns `kind` (e.g. ceiling, cross-language, floor), `estimate`, `low`,
+    `high`; `chance`: the standard deviation of a random cosine, drawn as a band.
+    """
+    order = by_script(matrix.columns)
+    values = matrix.loc[order, order].to_numpy(float)
+    figure, axes = plt.subplots(1, 2, figsize=(11, 5), width_ratios=(1.5, 1), layout="constrained")
+    image = axes[0].imshow(np.where(np.eye(len(order), dtype=bool), np.nan, values), cmap="vlag", vmin=-1, vmax=1)
+    for (i, j), value in np.ndenumerate(values):
+        if i != j and np.isfinite(value):
+            color = "white" if abs(value) > 0.65 else "black"
+            axes[0].text(j, i, f"{value:.2f}".replace("0.", "."), ha="center", va="center", fontsize=7, color=color)
+    axes[0].set(title="Cosine of the shifts of two languages", xticks=range(len(order)), yticks=range(len(order)))
+    axes[0].set_xticklabels(order)
+    axes[0].set_yticklabels(order)
+    axes[0].tick_params(length=0)
+    axes[0].spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes[0], label="cosine", shrink=0.7)
+    own = levels.rename(columns={"low": "estimate_low", "high": "estimate_high"})
+    value, errors = _ends(own, "estimate", 1)
+    axes[1].errorbar(range(len(own)), value, yerr=errors, fmt="o", color=COLORS[0], markersize=6, linewidth=1.4)
+    axes[1].axhline(0, color="black", linewidth=0.6)
+    if chance is not None:
+        axes[1].axhspan(-chance, chance, color="0.85", zorder=0, label="random directions, one sd")
+        axes[1].legend(loc="upper right")
+    axes[1].set(title="Against its ceiling and its floor", ylabel="cosine", xlim=(-0.6, len(own) - 0.4))
+    axes[1].set_xticks(range(len(own)), [str(kind).replace(" ", "\n") for kind in own["kind"]])
+    axes[1].set_ylim(min(-0.1, np.nanmin(value - errors[0]) - 0.05), max(1.03, np.nanmax(value + errors[1]) + 0.03))
+    sns.despine(ax=axes[1])
+    return figure
+
+
+def probability_lines(table: pd.DataFrame) -> Figure:
+    """One fact: probabilities of the old and of the new answer before, inside and after the edit, by language.
+
+    `table`: columns `language`, `when` (of `WHEN_STYLES`), `p_old`, `p_new`. After an edit that leaves no trace, the cross
+    lies on the circle.
+    """
+    order = by_script(table["language"].unique())
+    figure, axes = plt.subplots(2, 1, figsize=(9, 4.6), sharex=True, layout="constrained")
+    for ax, (column, name) in zip(axes, {"p_old": "old answer", "p_new": "new answer"}.items(), strict=True):
+        wide = table.pivot_table(index="language", columns="when", values=column).reindex(order)
+        if {"before", "inside"} <= set(wide):
+            ax.vlines(range(len(order)), wide["before"], wide["inside"], color="0.75", linewidth=2, zorder=1)
+        for when, (color, marker) in WHEN_STYLES.items():
+            if when in wide:
+                ax.plot(range(len(order)), wide[when], marker, color=color, markersize=7, label=when)
+        ax.set(title=f"P({name})", ylabel="probability", ylim=(-0.05, 1.05), xticks=range(len(order)))
+    axes[1].set_xticklabels(order)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
+    sns.despine(figure)
+    return figure
+
+
+def gate_curves(table: pd.DataFrame, *, allowed: float = 0.01) -> Figure:
+    """How often the cache answers what it should and what it should not, by its threshold; a panel a language.
+
+    `table`: columns `language`, `theta`, `hits`, `false_hits` (shares); `allowed`: the share of false hits that the
+    calibration permits, whose threshold is marked.
+    """
+    order = by_script(table["language"].unique())
+    across = min(6, len(order))
+    lines = -(-len(order) // across)
+    size = (1.6 + 1.9 * across, 0.9 + 1.75 * lines)
+    figure, axes = plt.subplots(
+        lines, across, figsize=size, squeeze=False, sharex=True, sharey=True, layout="constrained"
+    )
+    for ax, language in zip(axes.flat, order, strict=False):
+        own = table[table["language"] == language].sort_values("theta")
+        ax.plot(own["theta"], own["hits"] * 100, "-", color=COLORS[2], linewidth=1.6, label="hits")
+        ax.plot(own["theta"], own["false_hits"] * 100, "--", color=COLORS[3], linewidth=1.6, label="false hits")
+        enough = own.loc[own["false_hits"] <= allowed, "theta"]
+        if len(enough):
+            ax.axvline(enough.min(), color="0.4", linestyle=":", linewidth=1.2, label=f"false hits ≤ {allowed:.0%}")
+        ax.set(title=language, ylim=(-4, 104))
+    for ax in list(axes.flat)[len(order) :]:
+        ax.remove()
+    figure.supxlabel("threshold of the cosine", fontsize=10)
+    figure.supylabel("% of questions", fontsize=10)
+    handles = {h.get_label(): h for ax in figure.axes for h in ax.get_legend_handles_labels()[0]}
+    figure.legend(handles.values(), handles.keys(), loc="outside right center")
+    sns.despine(figure)
+    return figure

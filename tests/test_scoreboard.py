@@ -1,0 +1,116 @@
+"""The scoreboard's machinery on two languages of the dev edits: modes, resume, results that are of something else."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from knlib.editing import EDITORS
+from knlib.errors import InputError
+from knlib.models import load_model
+from knlib.scoreboard import grid
+from knlib.scoreboard.arms import MODES, Arm, arms
+from knlib.scoreboard.results import configuration, load_result, result_paths
+from knlib.scoreboard.run import BY, run_arm, unedited
+from knlib.scoreboard.study import balanced, load_study
+
+LANGUAGES = ("en", "de")
+QUICK = {"layer": 4, "steps": 2}
+
+
+@pytest.fixture(scope="module")
+def study():
+    return load_study(load_model("atlas-gpt2"), split="dev", edits=4, languages=LANGUAGES)
+
+
+@pytest.fixture
+def one_study(study, monkeypatch):
+    """The grid's study is the small one, with two arms."""
+    monkeypatch.setattr(grid, "study_of", lambda name: study)
+    known = {name: Arm(name, "ft_m", QUICK | {"lr": lr}) for name, lr in (("slow", 1e-4), ("fast", 1e-2))}
+    monkeypatch.setattr(grid, "arms", lambda model: known)
+    monkeypatch.setattr(grid, "CHUNK", 2)
+    return known
+
+
+def test_arms_name_registered_editors_and_options_that_they_have(study):
+    known = arms(study.model)
+    assert {arm.mode for arm in known.values()} == set(MODES)
+    for name, arm in known.items():
+        assert arm.id == name
+        given = study.inputs(arm, study.requests(study.names[:1]))
+        EDITORS[arm.editor].check(given)
+    assert {"kn", "cas", "lafn", "ft_l", "ft_m", "rome", "memit", "alphaedit", "grace", "ike"} <= set(known)
+
+
+def test_every_beginning_of_the_edits_holds_all_relations():
+    table = pd.DataFrame({"edit": [f"{r}{i}" for r, n in (("a", 8), ("b", 4)) for i in range(n)],
+                          "relation": ["a"] * 8 + ["b"] * 4})  # fmt: skip
+    order = balanced(table)
+    assert sorted(order) == sorted(table["edit"])
+    for size in (3, 6, 9, 12):
+        assert sum(name.startswith("a") for name in order[:size]) == 2 * size / 3
+
+
+def test_texts_hold_no_edited_fact(study):
+    for prompt in study.edits.requests["prompt"]:
+        assert not any(text.startswith(prompt) for text in [*study.texts, *study.drift_texts])
+    assert not set(study.texts) & set(study.drift_texts)
+    assert not set(study.negatives["fact"]) & set(study.edits.requests["fact"])
+    assert set(study.negatives["edit"]) <= set(study.names)
+
+
+def test_modes_ask_what_they_are_for(study):
+    arm, names = Arm("x", "ft_m", QUICK), study.names[:2]
+    scores, costs = run_arm(study, arm, names)
+    assert set(scores["edited_in"]) == {"all"} and set(scores["edit"]) == set(names)
+    assert not scores.duplicated(BY).any() and "ceiling" not in set(scores["kind"])
+    assert len(costs) == 2 and (costs["touched"] > 0).all()
+    single, _ = run_arm(study, Arm("x", "ft_m", QUICK, mode="single"), names[:1])
+    assert set(zip(single["edited_in"], single["language"], strict=True)) == {
+        (a, b) for a in LANGUAGES for b in LANGUAGES
+    }
+    held, _ = run_arm(study, Arm("x", "ft_m", QUICK, mode="held_out"), names[:1])
+    assert set(zip(held["edited_in"], held["language"], strict=True)) == {("-en", "en"), ("-de", "de")}
+    sequence, costs = run_arm(study, Arm("x", "ft_m", QUICK, mode="sequence"), names)
+    assert set(sequence["length"]) == {1} and costs["d_loss"].notna().all()
+    assert "ceiling" in set(unedited(study, names[:1])["kind"])
+
+
+def test_a_killed_run_goes_on_and_ends_alike(study, one_study, tmp_path, monkeypatch):
+    lines, parts = [], tmp_path / "parts"
+    grid.run_grid([], ["m"], edits=4, folder=tmp_path / "whole", parts=parts, log=lines.append)
+    assert sum("edits (" in line for line in lines) == 6 and lines[-1].endswith("done")
+    whole = load_result(one_study["fast"], study.model, study.hash, tmp_path / "whole")
+    assert whole.provenance["edits"] == study.names and set(whole.costs) == {"1"}
+    for path in list(parts.rglob("*.json"))[::2]:  # what a kill would leave out
+        path.unlink()
+    grid.run_grid([], ["m"], edits=4, folder=tmp_path / "again", parts=parts, log=lines.append)
+    for name in ("slow", "fast", "none"):
+        files = [
+            result_paths(name, study.model.name, tmp_path / folder)[0].read_bytes() for folder in ("whole", "again")
+        ]
+        assert files[0] == files[1]
+    lines.clear()
+    monkeypatch.setattr(grid, "run_chunk", None)
+    grid.run_grid([], ["m"], edits=4, folder=tmp_path / "whole", parts=parts, log=lines.append)
+    assert all(line.endswith("stored") for line in lines)
+
+
+def test_results_of_something_else_are_refused(study, one_study, tmp_path):
+    grid.run_grid(["slow"], ["m"], edits=2, folder=tmp_path, parts=tmp_path / "parts", log=lambda line: None)
+    arm = one_study["slow"]
+    assert load_result(arm, study.model, study.hash, tmp_path).provenance["edits"] == study.names[:2]
+    with pytest.raises(InputError, match="no stored result"):
+        load_result(one_study["fast"], study.model, study.hash, tmp_path)
+    with pytest.raises(InputError, match="questions"):
+        load_result(arm, study.model, "other", tmp_path)
+    with pytest.raises(InputError, match="options"):
+        load_result(Arm("slow", "ft_m", QUICK), study.model, study.hash, tmp_path)
+    assert "time" not in json.dumps(configuration(arm, study.model, study.hash))
+
+
+def test_the_command_names_what_is_wrong(one_study, capsys, tmp_path):
+    assert grid.main(["nothing", "--model", "m", "--out", str(tmp_path)]) == 2
+    assert "one of none slow fast" in capsys.readouterr().err
+    assert grid.main(["--jobs", "0"]) == 2 and "--jobs" in capsys.readouterr().err
