@@ -5,10 +5,11 @@ import json
 import pandas as pd
 import pytest
 
-from knlib.editing import EDITORS
+from knlib.edit_set import LOCALITY
+from knlib.editing import EDITORS, find_change
 from knlib.errors import InputError
 from knlib.models import load_model
-from knlib.scoreboard import grid
+from knlib.scoreboard import grid, live
 from knlib.scoreboard.arms import MODES, Arm, arms
 from knlib.scoreboard.results import configuration, load_result, result_paths
 from knlib.scoreboard.run import BY, run_arm, unedited
@@ -114,3 +115,42 @@ def test_the_command_names_what_is_wrong(one_study, capsys, tmp_path):
     assert grid.main(["nothing", "--model", "m", "--out", str(tmp_path)]) == 2
     assert "one of none slow fast" in capsys.readouterr().err
     assert grid.main(["--jobs", "0"]) == 2 and "--jobs" in capsys.readouterr().err
+
+
+# Live
+
+
+def test_an_edit_is_seen_inside_and_gone_after(study):
+    requests = study.requests(study.names[:1])
+    change = find_change("ft_m", study.model, requests, layer=4, lr=1e-2, box=None, steps=5)
+    table = live.before_and_under(study.model, requests, change).set_index(["when", "language"])
+    assert table.loc["before"].equals(table.loc["after"])
+    assert (table.loc["inside", "p_new"] > table.loc["before", "p_new"]).all()
+    found = live.neighbours(study, study.names[0], change)
+    assert set(found["kind"]) <= set(LOCALITY) and found["same"].between(0, 1).all()
+
+
+def test_a_typed_object_has_its_name_in_every_language(study):
+    edit = next(name for name in study.names if name.startswith("capital"))
+    old = study.requests([edit])
+    found = live.with_new_object(study, edit, "Vienna")
+    assert found.set_index("language")["new"].to_dict() == {"en": "Vienna", "de": "Wien"}
+    assert live.with_new_object(study, edit, "Wien")["new"].equals(found["new"])
+    assert set(live.with_new_object(study, edit, "Atlantis")["new"]) == {"Atlantis"}
+    for text in (" ", old["answer"].iloc[0]):
+        with pytest.raises(InputError, match="new object"):
+            live.with_new_object(study, edit, text)
+
+
+def test_the_view_edits_on_a_click(study, monkeypatch):
+    shown = []
+    monkeypatch.setattr(live, "display", shown.append)
+    box = live.explore_edits(study, {"quick": Arm("quick", "ft_m", QUICK)})
+    (edit, new), (_, languages, button) = (row.children for row in box.children[:2])
+    button.click()
+    assert len(shown) == 2 and set(shown[1]["kind"]) <= set(LOCALITY)
+    edit.value = study.names[-1]
+    assert new.value == study.requests(study.names[-1:])["new"].iloc[0]
+    languages.value = ()
+    button.click()
+    assert len(shown) == 2

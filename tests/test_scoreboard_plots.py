@@ -19,9 +19,11 @@ SEQUENCES = ("ft_m", "rome", "memit", "alphaedit", "grace", "lafn_all")
 
 
 @pytest.fixture(autouse=True)
-def close():
+def fits_a_page():
     yield
+    sizes = [plt.figure(number).get_size_inches() for number in plt.get_fignums()]
     plt.close("all")
+    assert sizes and all(wide <= 14 and high <= 9 for wide, high in sizes)
 
 
 def with_ends(columns, rows, seed=0):
@@ -210,14 +212,3 @@ def test_gates_have_a_panel_for_each_language():
     # (1 - theta)^2 <= .01 from theta = .9 on
     marked = figure.axes[0].lines[2].get_xdata()[0]
     assert marked == pytest.approx(0.9)
-
-
-def test_figures_are_no_larger_than_a_page():
-    figures = [
-        plots.metric_bars(board(), 0.6), plots.locality_points(locality_table()), plots.gate_curves(gates()),
-        plots.language_matrices({arm: language_matrix() for arm in ("rome", "memit", "lafn_all")}),
-        plots.sequence_lines({arm: sequence_table(i) for i, arm in enumerate(SEQUENCES)}),
-    ]  # fmt: skip
-    for figure in figures:
-        wide, high = figure.get_size_inches()
-        assert wide <= 14 and high <= 9

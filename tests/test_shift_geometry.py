@@ -25,10 +25,11 @@ from knlib.editing.shift_geometry import (
 from knlib.errors import InputError
 
 LANGUAGES, FACTS, DIMENSION = ("en", "ja", "ru"), tuple("ABCDE"), 60
-PAIRS = tuple((layer, neuron) for layer in (0, 2) for neuron in (1, 4, 5, 9))
+# Not of the last layer: its shift meets the answers nowhere, and the search there follows rounding.
+PAIRS = tuple((layer, neuron) for layer in (0, 1) for neuron in (1, 4, 5, 9))
 NEURONS = {"A": PAIRS, "B": tuple((layer, neuron + 2) for layer, neuron in PAIRS)}
-CONTEXTS = with_prefixes(REQUESTS, {"en": ["mira. ", "ga tu. ", "fo "], "ja": ["so。", "da。", "ge"]})
-FEW = ShiftOptions(steps=4, lr=0.5, clamp=20.0)
+CONTEXTS = with_prefixes(REQUESTS, {"en": ["mira. ", "fo "], "ja": ["so。", "ge"]})
+FEW = ShiftOptions(steps=2, lr=0.5, clamp=20.0)
 TABLES = ("cosines", "ceiling", "floor", "additivity", "reliability")
 
 
@@ -112,13 +113,13 @@ def test_all_languages_in_one_pass_find_what_each_finds_alone(kind):
              for code, own in rows.groupby("language")}  # fmt: skip
     between = np.mean(list(begin.values()))
     for options in (
-        ShiftOptions(steps=6, kl_weight=0.5, weight_decay=0.3, clamp=0.5),
-        ShiftOptions(steps=6, stop=between),
+        ShiftOptions(steps=4, kl_weight=0.5, weight_decay=0.3, clamp=0.5),
+        ShiftOptions(steps=4, stop=between),
     ):
         found = language_shifts(model, rows, PAIRS, scale, options)
         for code, own in rows.groupby("language"):
             alone = optimise_shift(model, own, PAIRS, scale, options, watch=False)
-            expected = torch.cat([alone.values[layer][1] for layer in (0, 2)])
+            expected = torch.cat([alone.values[layer][1] for layer in (0, 1)])
             assert torch.allclose(found[code], expected.double(), atol=1e-9)
             assert options.clamp == 0.5 or alone.steps == 0 or begin[code] > between
     assert not any(down._forward_pre_hooks for down in model.down_projections)
@@ -127,11 +128,11 @@ def test_all_languages_in_one_pass_find_what_each_finds_alone(kind):
 def test_the_whole_check_is_the_same_again_and_in_another_order_of_edits():
     model = tiny_model("gpt2")
     before = edit_requests.weights(model)
-    found, again = (shift_cosines(model, REQUESTS, CONTEXTS, NEURONS, TEXTS, FEW) for _ in range(2))
-    turned = shift_cosines(model, REQUESTS.iloc[[2, 3, 0, 1]], CONTEXTS.iloc[::-1].iloc[::-1], NEURONS, TEXTS, FEW)
+    found = shift_cosines(model, REQUESTS, CONTEXTS, NEURONS, TEXTS, FEW)
+    order = CONTEXTS.sort_values("edit", ascending=False, kind="stable")
+    turned = shift_cosines(model, REQUESTS.iloc[[2, 3, 0, 1]], order, NEURONS, TEXTS, FEW)
     for name in TABLES:
-        pd.testing.assert_frame_equal(getattr(found, name), getattr(again, name), check_exact=True)
-        pd.testing.assert_frame_equal(getattr(found, name), getattr(turned, name), rtol=1e-9)
+        pd.testing.assert_frame_equal(getattr(found, name), getattr(turned, name), check_exact=True)
     assert [len(getattr(found, name)) for name in TABLES] == [8, 4, 4, 4, 2]
     assert dict(found.floor[["fact", "other"]].to_numpy()) == {"A": "B", "B": "A"}
     for _, own in found.cosines.groupby("fact"):

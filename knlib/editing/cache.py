@@ -19,8 +19,8 @@ SHARED = "*"  # values of an entry that serve all languages
 class Entry:
     """One cached edit. `fact`: what it is about (a newer entry of a fact supersedes it); `created`: its number in the sequence.
 
-    `relation`: what it answers; `names`: language -> the subject's names; `keys`: language -> unit hidden states of its prompts, [prompts, width];
-    `values`: language (or `*`) -> layer -> (neurons, what is added to them where the subject ends).
+    `relation`: what it answers; `names`: language -> the subject's names; `keys`: language -> unit hidden states of its
+    prompts, [prompts, width]; `values`: language (or `*`) -> layer -> (neurons, what is added to them where the subject ends).
     """
 
     edit: str

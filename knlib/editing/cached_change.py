@@ -22,7 +22,8 @@ from .relation_probe import RelationProbe
 class CachedChange:
     """Cached edits of a model: `entries`, and the gate's `layer`, `probe` and `thresholds` (`knlib.editing.cache.Gate`).
 
-    `thresholds`: language -> the least margin of the probe, or the least cosine where there is none. The other fields are those of `WeightChange`. Entries of one fact: the newest acts.
+    `thresholds`: language -> the least margin of the probe, or the least cosine where there is none. The other fields are
+    those of `WeightChange`. Entries of one fact: the newest acts.
 
     Example
     -------

@@ -50,12 +50,13 @@ def lafn(
     """Locate the neurons, optimise what is added to them, and keep it in a cache with a gate.
 
     `texts`: neutral text, for the neurons' scale; `contexts`: paraphrases of the requests, as in `prompt_rows`; `negatives`:
-    queries (`fact`, `relation`, `language`, `prompt`) that name the subjects and ask something else, from which the gate learns
-    what is asked, keeping a share `hits` of the prompts in templates that it has not seen (`gate_of`); `names`: fact -> language -> the subject's names (None: as the requests spell it); `gate_layer`: default
-    the middle one. `neurons`: `located`, or a control: `random` (as many of each layer), `per_language` (each language
+    queries (`fact`, `relation`, `language`, `prompt`) that name the subjects and ask something else, from which the gate
+    learns what is asked; `hits`: the share of prompts in templates left out that it is to keep (`gate_of`); `names`: fact ->
+    language -> the subject's names (None: as the requests spell it); `gate_layer`: default the middle one. `neurons`: `located`, or a control: `random` (as many of each layer), `per_language` (each language
     its own neurons and change), `union` (of the languages' sets), `all` of the layers.
 
-    Raises `InputError` as `prompt_rows` and `check_negatives`, for layers that the model lacks and other kinds of neurons.
+    Raises `InputError` as `prompt_rows` and `check_negatives`, for layers that the model lacks and other kinds of neurons, and
+    for `hits` that are no share.
 
     Example
     -------

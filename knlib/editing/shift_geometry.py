@@ -64,8 +64,8 @@ def shift_cosines(
     `contexts`: paraphrases, one or more per request, as in `prompt_rows`; `neurons`: edit -> (layer, neuron) pairs, such as the
     located ones; `texts`: neutral, for the neurons' scale; `languages`: only these. The other fact is the next one by id, around the
     end, whose new answers are all different ones; without any the floor has no row of the fact. All prompts are trained on, and the
-    halves have half of them: the ceiling errs low. Deterministic, and the order of the edits does not matter. Time: per fact and
-    language four searches of `optimise_shift`.
+    halves have half of them: the ceiling errs low. Deterministic, and the order of the edits does not matter. Per fact four searches,
+    each as long as the one of the shared shift. Neurons of the last layer are of no use: no answer attends to them.
 
     Raises `InputError` as `prompt_rows`, for fewer than two languages or prompts of a language, an empty old answer and an edit
     without neurons. Source: CLM-Bench, arXiv 2601.17397; ceiling and floors are this project's.
@@ -106,8 +106,8 @@ def language_shifts(
 ) -> dict[str, torch.Tensor]:
     """Language -> the shift of one edit's neurons for its prompts alone, layer after layer, [neurons], float64 on the CPU.
 
-    What `optimise_shift` finds for the prompts of each column `part` (default: the language), nothing watched: of halves of few
-    prompts too little would be left. One pass runs all parts, each with its own shift and end: their losses have nothing in common.
+    What `optimise_shift` finds for each language's prompts, nothing watched: of halves of few prompts too little would be left. One
+    pass runs all languages (or the values of a column `part`), each with its own shift and end: no loss depends on two shifts.
 
     Example
     -------

@@ -161,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def work():
         for name in ("jobs", "edits"):
-            if (getattr(given, name) or 1) < 1:
+            if getattr(given, name) is not None and getattr(given, name) < 1:
                 raise InputError(f"--{name}", found=getattr(given, name), expected="1 or more")
         run_grid(given.arms, given.model or MODELS, jobs=given.jobs, edits=given.edits, folder=given.out,
                  log=partial(print, flush=True))  # fmt: skip

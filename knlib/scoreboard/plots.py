@@ -40,20 +40,8 @@ NEURONS = {
     "lafn_all": "all",
 }
 WHEN_STYLES = {"before": (COLORS[7], "o"), "inside": (COLORS[0], "D"), "after": ("black", "x")}
-LABEL_PLACES = (
-    (7, 0),
-    (-7, 0),
-    (0, 9),
-    (0, -9),
-    (7, 9),
-    (-7, 9),
-    (7, -9),
-    (-7, -9),
-    (7, 19),
-    (7, -19),
-    (-7, 19),
-    (-7, -19),
-)
+# Where a point's name may stand, in points: beside it, else above or below, further off each time.
+LABEL_PLACES = ((7, 0), (-7, 0), *((x, y) for far in (9, 22, 35) for y in (far, -far) for x in (0, 7, -7)))
 
 
 def name_of(arm: str) -> str:
@@ -93,7 +81,7 @@ def metric_bars(table: pd.DataFrame, ceiling: float | None = None) -> Figure:
         ax.barh(range(len(arms)), value, 0.72, xerr=errors, color=[GROUP_COLORS[group] for group in groups],
                 error_kw={"linewidth": 0.9})  # fmt: skip
         for y in np.flatnonzero(np.isnan(value)):
-            ax.text(50, y, "not asked", ha="center", va="center", fontsize=8, color="0.4",
+            ax.text(25, y, "not asked", ha="center", va="center", fontsize=8, color="0.4",
                     bbox={"color": "white", "pad": 1})  # fmt: skip
         if NONE in table.index:
             ax.axvline(100 * table.loc[NONE, metric], color="black", linestyle=":", linewidth=1.3)
@@ -174,7 +162,13 @@ def locality_points(table: pd.DataFrame) -> Figure:
         for y in range(1, len(arms)):
             ax.axhline(y - 0.5, color="0.9", linewidth=0.8, zorder=0)
         ax.set(xlabel=label, yticks=range(len(arms)), ylim=(len(arms) - 0.4, -0.6))
-        if score != "kl":
+        if score == "kl":
+            # From nothing to several nats in one panel.
+            ax.set_xscale("symlog", linthresh=0.1)
+            ax.set_xticks([0, 0.1, 1, 10], ["0", ".1", "1", "10"])
+            ax.set_xlim(-0.02, max(1.5, 1.3 * np.nanmax(table["kl"])))
+            ax.minorticks_off()
+        else:
             ax.set_xlim(-2, 103)
     axes[0].set_yticklabels([name_of(name) for name in arms])
     _legend_below(figure, [Line2D([], [], color=color, marker=marker, linestyle="", label=kind.replace("_", " "))

@@ -15,7 +15,7 @@ from ..edit_questions import EDITED, KINDS
 from ..edit_set import LOCALITY
 from ..errors import InputError, Literal
 from ..languages import LANGUAGES
-from ..statistics import mean, paired_difference
+from ..statistics import mean
 from .arms import MODES, NONE
 from .results import ArmResult
 from .run import BY
@@ -246,9 +246,6 @@ def compare(results: Results, a: str, b: str, kind: str = "reliability", score: 
         raise InputError(f"{a}, {b}", found=Literal("no common edit"), expected="arms that ran on the same edits")
     edits = both.groupby(level=["edit", "kind"]).mean().groupby(level="edit").mean()
     found = _interval(edits["a"] - edits["b"])
-    if len(edits) > 1:  # alike differences are a result here
-        interval = paired_difference(edits["a"], edits["b"], edits.index)
-        found |= {"low": interval.low, "high": interval.high}
     right = both == 1
     counts = [[int(((right["a"] == x) & (right["b"] == y)).sum()) for y in (True, False)] for x in (True, False)]
     p_value = float(mcnemar(counts, exact=True).pvalue)
