@@ -8,8 +8,9 @@ import torch
 from edit_requests import REQUESTS, TEXTS
 from tiny_models import KeepFloat64, tiny_model
 
-from knlib.editing.lafn_locate import LocateOptions, language_sets, neuron_states, pairwise_lift
+from knlib.editing.lafn_locate import LocateOptions, language_sets, layer_lift, neuron_states, pairwise_lift
 from knlib.editing.lafn_values import ShiftOptions, optimise_shift
+from knlib.editing.language_shifts import language_shifts
 from knlib.editing.requests import prompt_rows, with_prefixes
 from knlib.editing.shift_geometry import (
     additivity_fit,
@@ -17,8 +18,6 @@ from knlib.editing.shift_geometry import (
     fact_geometry,
     geometry_summary,
     joined,
-    language_shifts,
-    layer_lift,
     shift_cosines,
     verdict,
 )

@@ -149,3 +149,31 @@ def pairwise_lift(members: np.ndarray, others: np.ndarray | None = None) -> np.n
     table = np.array(found).reshape(-1, members.shape[1])
     counts = (~np.isnan(table)).sum(0)
     return np.where(counts > 0, np.nansum(table, 0) / np.maximum(counts, 1), np.nan)
+
+
+def layer_lift(model: Model, rows: pd.DataFrame, options: LocateOptions = LocateOptions()) -> pd.DataFrame:
+    """By layer: the edits' mean pairwise `lift`, and the band of mismatched edits `null`, `null_low`, `null_high`.
+
+    `rows`: of `prompt_rows`, the same languages in every edit. Mismatched: edit e in one language, e' in another; mean and 2.5th and
+    97.5th percentiles over all pairs of edits, NaN for a single one. They share the position and what is always on: the level that
+    the lift has to exceed. Raises `InputError` for fewer than two languages and for edits in different ones.
+
+    Example
+    -------
+    >>> layer_lift(model, prompt_rows(model, requests, paraphrases)).round(1)
+    """
+    # One order of languages in all edits: a pair of sets is then of two languages.
+    rows = rows.sort_values(["edit", "language"], kind="stable", ignore_index=True)
+    spoken = rows.groupby("edit")["language"].unique().map(tuple)
+    if spoken.nunique() != 1 or len(spoken.iloc[0]) < 2:
+        found = Literal(" or ".join(sorted(",".join(codes) for codes in set(spoken))) or "no row")
+        raise InputError("rows, language", found=found, expected="the same two or more languages in every edit")
+    on, written = neuron_states(model, rows)
+    sets = [language_sets(on[own.index], written[own.index], own["language"], options)[0]
+            for _, own in rows.groupby("edit")]  # fmt: skip
+    lift = pd.DataFrame([pairwise_lift(own) for own in sets])
+    null = pd.DataFrame([pairwise_lift(a, b) for a, b in combinations(sets, 2)], columns=lift.columns, dtype=float)
+    return pd.DataFrame({
+        "layer": lift.columns, "lift": lift.mean(), "null": null.mean(), "null_low": null.quantile(0.025),
+        "null_high": null.quantile(0.975),
+    })  # fmt: skip

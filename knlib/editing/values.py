@@ -77,7 +77,9 @@ def optimise_values(
     numbers = group_numbers(rows, by)
     asked = rows[["prompt", "space", "new", "suffix", "subject", "language", "position"]]
     head = (model.hash, layer, where, tuple(by), str(essence), options)
-    keys = [(head, tuple(own.itertuples(index=False, name=None))) for _, own in asked.groupby(numbers.numpy(), sort=False)]
+    keys = [
+        (head, tuple(own.itertuples(index=False, name=None))) for _, own in asked.groupby(numbers.numpy(), sort=False)
+    ]
     missing = [group for group, key in enumerate(keys) if key not in _memory]
     if missing:
         part = rows[torch.isin(numbers, torch.tensor(missing)).numpy()].reset_index(drop=True)
