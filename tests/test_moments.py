@@ -6,13 +6,15 @@ from edit_requests import TEXTS, naive_moment
 from tiny_models import KeepFloat64, tiny_model
 
 from knlib.editing import moments, scale_columns
-from knlib.editing.moments import second_moments, text_hash
+from knlib.editing.changes import kept_weights
+from knlib.editing.moments import eigen_moments, second_moments, text_hash
 from knlib.errors import InputError
 
 
 @pytest.fixture(autouse=True)
 def float64():
     moments._moments.clear()
+    moments._eigen.clear()
     with KeepFloat64():
         yield
 
@@ -57,3 +59,14 @@ def test_text_hash_tells_texts_apart():
         text_hash("kilo")
     with pytest.raises(InputError, match="texts: found 0 texts without a token"):
         second_moments(tiny_model("gpt2"), [0], [])
+
+
+def test_remembered_eigenvectors_are_those_of_the_moment():
+    model = tiny_model("llama")
+    moment = second_moments(model, [1], TEXTS, ridge=0.0)[1]
+    values, directions = eigen_moments(model, [1], TEXTS)[1]
+    assert torch.allclose(directions * values @ directions.T, moment, atol=1e-10) and (values.diff() >= 0).all()
+    assert eigen_moments(model, [1], TEXTS)[1][0] is values
+    with kept_weights(model, [0]):
+        model.down_projections[0].weight.mul_(2)
+        assert not torch.allclose(eigen_moments(model, [1], TEXTS)[1][0], values)

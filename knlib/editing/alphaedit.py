@@ -9,7 +9,7 @@ from ..errors import InputError
 from ..models import Model
 from .changes import Part, WeightChange, kept_weights, option_record
 from .memit import batches, check_layers, spread
-from .moments import second_moments, text_hash
+from .moments import eigen_moments, second_moments, text_hash
 from .registry import register
 from .requests import REQUEST, prompt_rows
 from .states import group_means, group_numbers, subject_keys
@@ -53,7 +53,10 @@ def alphaedit(
                             essence=essence, value=value)  # fmt: skip
     model_hash = model.hash
     moments = second_moments(model, layers, texts, ridge=0.0)
-    bases = {layer: null_space(moments[layer], rank_share, trace_share) for layer in layers}
+    bases = {
+        layer: low_directions(*parts, rank_share, trace_share)
+        for layer, parts in eigen_moments(model, layers, texts).items()
+    }
     parts, log = write(
         model, batches(rows, batch), layers, lambda number, cache: bases, ridge, essence=essence, value=value
     )
@@ -110,10 +113,21 @@ def null_space(moment: torch.Tensor, rank_share: float, trace_share: float | Non
     >>> null_space(torch.diag(torch.tensor([4.0, 1.0, 0.0, 2.0])), 0.5).shape
     torch.Size([4, 2])
     """
+    return low_directions(*torch.linalg.eigh(moment), rank_share, trace_share)
+
+
+def low_directions(
+    values: torch.Tensor, directions: torch.Tensor, rank_share: float, trace_share: float | None
+) -> torch.Tensor:
+    """`null_space` of a moment with these eigenvalues, ascending, and eigenvectors.
+
+    Example
+    -------
+    >>> low_directions(*torch.linalg.eigh(moment), 0.7, None).shape
+    """
     for name, share in (("rank_share", rank_share), ("trace_share", trace_share)):
         if share is not None and not 0 <= share <= 1:
             raise InputError(name, found=share, expected="a share from 0 to 1")
-    values, directions = torch.linalg.eigh(moment)  # ascending
     rank = round(rank_share * len(values))
     if trace_share is not None:
         # Rounding leaves tiny negative eigenvalues.

@@ -17,6 +17,7 @@ RIDGE = 1e-3
 REMEMBERED = 4
 
 _moments: OrderedDict[tuple[str, str], dict[int, torch.Tensor]] = OrderedDict()
+_eigen: OrderedDict[tuple[str, str, int], tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
 
 
 def second_moments(
@@ -46,6 +47,29 @@ def second_moments(
     found = {layer: known[layer].clone() for layer in layers}
     for moment in found.values():
         moment.diagonal().add_(ridge * moment.diagonal().mean())
+    return found
+
+
+def eigen_moments(
+    model: Model, layers: Iterable[int], texts: Sequence[str]
+) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+    """Eigenvalues, ascending, and eigenvectors of `second_moments` without ridge: layer -> ([neurons], [neurons, neurons]).
+
+    Remembered, as the moments are: to decompose one takes longer than many an edit.
+
+    Example
+    -------
+    >>> values, directions = eigen_moments(model, [3], texts)[3]
+    """
+    found, moments = {}, second_moments(model, layers, texts, ridge=0.0)
+    for layer, moment in moments.items():
+        key = (model.hash, text_hash(texts), layer)
+        if key not in _eigen:
+            _eigen[key] = tuple(torch.linalg.eigh(moment))
+        _eigen.move_to_end(key)
+        found[layer] = _eigen[key]
+    while len(_eigen) > REMEMBERED * len(moments):
+        _eigen.popitem(last=False)
     return found
 
 

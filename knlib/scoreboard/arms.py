@@ -43,27 +43,30 @@ def arms(model: Model) -> dict[str, Arm]:
         return sorted({min(model.n_layers - 1, int(share * model.n_layers)) for share in shares})
 
     early, middle = at(0.125, 0.25, 0.375), at(0.5)[0]
-    value, shift = ValueOptions(steps=40, lr=1.0, clamp=8.0), ShiftOptions(steps=40, lr=1.0, clamp=8.0)
-    lafn = {"layers": at(0.0, 0.125, 0.25), "value": shift}
+    # Upstream's rates and boxes do nothing on the Atlas models.
+    tuned = {"layer": model.n_layers - 1, "lr": 3e-3, "box": None}
+    turned = {"l1": 0.5, "l2": 3.0}
+    value = ValueOptions(steps=40, lr=1.0, clamp=8.0)
+    lafn = {"layers": list(range(model.n_layers)), "value": ShiftOptions(steps=40, clamp=4.0)}
     base = [
-        Arm("ft_l", "ft_l", {"layer": middle}),
-        Arm("ft_m", "ft_m", {"layer": middle}),
-        Arm("kn", "kn"),
-        Arm("cas", "cas"),
+        Arm("ft_l", "ft_l", tuned),
+        Arm("ft_m", "ft_m", tuned),
+        Arm("kn", "kn", turned),
+        Arm("cas", "cas", turned),
         Arm("rome", "rome", {"layer": early[0], "value": replace(value, clamp=20.0)}),
-        Arm("memit", "memit", {"layers": early, "lam": 10.0, "value": value}),
+        Arm("memit", "memit", {"layers": early, "lam": 100.0, "value": value}),
         Arm("alphaedit", "alphaedit", {"layers": early, "ridge": 0.1, "value": value}),
         Arm("langedit", "langedit", {"layers": early, "ridge": 0.1, "value": value}),
         Arm("grace", "grace", {"layer": middle, "eps": 60.0}),
         Arm("ike", "ike"),
-        Arm("lafn", "lafn", lafn | {"neurons": "located"}, contexts=3),
-        Arm("lafn_all", "lafn", lafn | {"neurons": "all"}, contexts=3),
+        Arm("lafn", "lafn", lafn | {"neurons": "located"}, contexts=1),
+        Arm("lafn_all", "lafn", lafn | {"neurons": "all"}, contexts=1),
     ]
     controls = [
-        Arm(f"lafn_{kind}", "lafn", lafn | {"neurons": kind}, edits=FEW, contexts=3)
+        Arm(f"lafn_{kind}", "lafn", lafn | {"neurons": kind}, edits=FEW, contexts=1)
         for kind in ("union", "per_language")
     ]
-    controls += [Arm(f"lafn_random_{seed}", "lafn", lafn | {"neurons": "random", "seed": seed}, edits=FEW, contexts=3)
+    controls += [Arm(f"lafn_random_{seed}", "lafn", lafn | {"neurons": "random", "seed": seed}, edits=FEW, contexts=1)
                  for seed in range(SEEDS)]  # fmt: skip
     by_id = {arm.id: arm for arm in base}
     modes = [replace(by_id[name], id=f"{name}_{mode}", mode=mode, edits=FEWER)
