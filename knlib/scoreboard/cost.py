@@ -35,10 +35,10 @@ def _(change: WeightChange) -> int:
 
 @touched.register
 def _(change: CachedChange) -> int:
-    values = sum(
-        len(neurons) for entry in change.entries for own in entry.values.values() for neurons, _ in own.values()
-    )
-    return values + sum(keys.numel() for entry in change.entries for keys in entry.keys.values())
+    kept = [neurons for entry in change.entries for own in entry.values.values() for neurons, _ in own.values()]
+    keys = [found for entry in change.entries for found in entry.keys.values()]
+    gate = [] if change.probe is None else [change.probe.weights, change.probe.bias]
+    return sum(map(len, kept)) + sum(tensor.numel() for tensor in (*keys, *gate))
 
 
 @touched.register
