@@ -1,9 +1,7 @@
 """Interactive views for notebooks: choose something, see it in every language."""
 
 import ipywidgets as widgets
-import matplotlib.pyplot as plt
 import pandas as pd
-from IPython.display import display
 
 from .cross_lingual import shared_facts, shared_neurons
 from .cross_lingual_plots import shared_pair
@@ -14,6 +12,7 @@ from .neuron_plots import scaled_bars
 from .plots import by_script, fact_bars
 from .prediction import predict
 from .queries import build_queries
+from .view import View
 
 
 def fact_in_all_languages(model: Model, facts: pd.DataFrame, templates: pd.DataFrame, fact: str) -> pd.DataFrame:
@@ -37,7 +36,7 @@ def explore_facts(model: Model, facts: pd.DataFrame, templates: pd.DataFrame) ->
     """
     relation = widgets.Dropdown(options=list(facts["relation"].unique()), description="relation")
     fact = widgets.Dropdown(description="fact")
-    output = widgets.Output()
+    view = View()
 
     def list_facts(_=None):
         rows = facts[facts["relation"] == relation.value]
@@ -51,17 +50,13 @@ def explore_facts(model: Model, facts: pd.DataFrame, templates: pd.DataFrame) ->
         table = fact_in_all_languages(model, facts, templates, fact.value)
         figure = fact_bars(table, f"{fact.value} · {model.name}")
         answers = table.groupby("language", sort=False)[["answer", "prediction"]].agg(lambda s: s.mode().iloc[0])
-        with output:
-            output.clear_output(wait=True)
-            display(figure)
-            display(answers.T)
-        plt.close(figure)
+        view.show(figure, answers.T)
 
     relation.observe(list_facts, "value")
     fact.observe(show, "value")
     list_facts()
     show()
-    return widgets.VBox([widgets.HBox([relation, fact]), output])
+    return widgets.VBox([widgets.HBox([relation, fact]), view])
 
 
 def scaled_in_all_languages(
@@ -102,22 +97,19 @@ def scale_explorer(model: Model, queries: pd.DataFrame, neurons: pd.DataFrame) -
     fact = widgets.Dropdown(options=names, description="fact")
     # The bars follow when the slider is let go: every step costs a pass over all queries.
     factor = widgets.FloatSlider(value=0, min=0, max=4, step=0.25, description="scale", continuous_update=False)
-    output = widgets.Output()
+    view = View()
 
     def show(_=None):
         rows = queries[queries["fact"] == fact.value]
         table = scaled_in_all_languages(model, rows, neurons, [1.0, factor.value])
         shown = pd.DataFrame({"before": table.iloc[0], "after": table.loc[factor.value]})
         figure = scaled_bars(shown, f"{fact.value} · neurons × {factor.value:g} · {model.name}")
-        with output:
-            output.clear_output(wait=True)
-            display(figure)
-        plt.close(figure)
+        view.show(figure)
 
     fact.observe(show, "value")
     factor.observe(show, "value")
     show()
-    return widgets.VBox([widgets.HBox([fact, factor]), output])
+    return widgets.VBox([widgets.HBox([fact, factor]), view])
 
 
 def pair_explorer(neurons: pd.DataFrame, facts: pd.DataFrame, languages: list[str], layers: int) -> widgets.VBox:
@@ -133,19 +125,15 @@ def pair_explorer(neurons: pd.DataFrame, facts: pd.DataFrame, languages: list[st
     menus = [
         widgets.Dropdown(options=codes, value=codes[i], description=name) for i, name in ((0, "one"), (-1, "other"))
     ]
-    output = widgets.Output()
+    view = View()
 
     def show(_=None):
         a, b = (menu.value for menu in menus)
         shared = shared_neurons(neurons, a, b)
         figure = shared_pair(shared, list(facts["fact"]), layers, f"{a} and {b}: shared neurons")
-        with output:
-            output.clear_output(wait=True)
-            display(figure)
-            display(shared_facts(shared, facts, a, b))
-        plt.close(figure)
+        view.show(figure, shared_facts(shared, facts, a, b))
 
     for menu in menus:
         menu.observe(show, "value")
     show()
-    return widgets.VBox([widgets.HBox(menus), output])
+    return widgets.VBox([widgets.HBox(menus), view])

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from tiny_models import tiny_model
 
-import knlib.explorer
 from knlib.effects import effects
 from knlib.errors import InputError
 from knlib.explorer import pair_explorer, scale_explorer, scaled_in_all_languages
+from knlib.view import View
 
 QUERIES = pd.DataFrame([
     {"query": f"{fact}|{code}/{i}", "fact": fact, "relation": "r", "language": code, "template": str(i),
@@ -55,7 +55,7 @@ def test_no_query_is_an_error():
 
 def test_menu_and_slider_redraw(monkeypatch):
     shown = []
-    monkeypatch.setattr(knlib.explorer, "display", shown.append)
+    monkeypatch.setattr(View, "show", lambda self, *things: shown.extend(things))
     model = tiny_model("gpt2")
     box = scale_explorer(model, QUERIES, NEURONS)
     fact, factor = box.children[0].children
@@ -73,7 +73,7 @@ def test_menu_and_slider_redraw(monkeypatch):
 
 def test_two_menus_show_what_two_languages_share(monkeypatch):
     shown = []
-    monkeypatch.setattr(knlib.explorer, "display", shown.append)
+    monkeypatch.setattr(View, "show", lambda self, *things: shown.extend(things))
     facts = pd.DataFrame({"fact": ["r:A", "r:B"], "object": [{c: (c,) for c in ("en", "ja", "de")}] * 2})
     neurons = pd.DataFrame(
         [("r:A", "en", 0, 3), ("r:A", "ja", 0, 3), ("r:A", "de", 0, 3), ("r:B", "en", 1, 5), ("r:B", "de", 1, 5),

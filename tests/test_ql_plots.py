@@ -19,6 +19,7 @@ from knlib.query_localization.scores import overlap_scores
 from knlib.query_localization.synapses import Columns
 from knlib.query_localization.thresholds import SWEEP
 from knlib.query_localization.verdicts import HYPOTHESES
+from knlib.view import View
 
 MODELS = ("one", "two")
 LABELS = ("consistent", "inconsistent")
@@ -202,7 +203,7 @@ def test_tables_skip_what_was_not_run():
 
 def test_sliders_redraw_figure_and_numbers(monkeypatch):
     shown = []
-    monkeypatch.setattr(explorer, "display", shown.append)
+    monkeypatch.setattr(View, "show", lambda self, *things: shown.extend(things))
     study = tiny_study()
     boxes = {
         "threshold": explorer.threshold_slider(score_rows(), 0.3),

@@ -14,6 +14,7 @@ from knlib.scoreboard.arms import MODES, Arm, arms
 from knlib.scoreboard.results import configuration, load_result, result_paths
 from knlib.scoreboard.run import BY, run_arm, unedited
 from knlib.scoreboard.study import balanced, load_study
+from knlib.view import View
 
 LANGUAGES = ("en", "de")
 QUICK = {"layer": 4, "steps": 2}
@@ -144,7 +145,7 @@ def test_a_typed_object_has_its_name_in_every_language(study):
 
 def test_the_view_edits_on_a_click(study, monkeypatch):
     shown = []
-    monkeypatch.setattr(live, "display", shown.append)
+    monkeypatch.setattr(View, "show", lambda self, *things: shown.extend(things))
     box = live.explore_edits(study, {"quick": Arm("quick", "ft_m", QUICK)})
     (edit, new), (_, languages, button) = (row.children for row in box.children[:2])
     button.click()
@@ -153,4 +154,4 @@ def test_the_view_edits_on_a_click(study, monkeypatch):
     assert new.value == study.requests(study.names[-1:])["new"].iloc[0]
     languages.value = ()
     button.click()
-    assert len(shown) == 2
+    assert len(shown) == 3 and "one language or more" in shown[-1]

@@ -3,12 +3,11 @@
 from collections.abc import Callable
 
 import ipywidgets as widgets
-import matplotlib.pyplot as plt
 import pandas as pd
-from IPython.display import display
 from matplotlib.figure import Figure
 
 from ..models import Model
+from ..view import View
 from .live import token_texts
 from .plots import share_lines
 from .synapse_plots import attention_map, frontier
@@ -79,18 +78,13 @@ def budget_slider(table: pd.DataFrame, model: str, value: float) -> widgets.VBox
 
 
 def _slider(slider: widgets.Widget, show: Callable[[float], tuple[Figure, pd.DataFrame]]) -> widgets.VBox:
-    output = widgets.Output()
+    view = View()
     # Figures follow when the slider is let go.
     slider.continuous_update = False
 
     def draw(_=None):
-        figure, table = show(slider.value)
-        with output:
-            output.clear_output(wait=True)
-            display(figure)
-            display(table)
-        plt.close(figure)
+        view.show(*show(slider.value))
 
     slider.observe(draw, "value")
     draw()
-    return widgets.VBox([slider, output])
+    return widgets.VBox([slider, view])

@@ -62,6 +62,7 @@ def score_violins(table: pd.DataFrame) -> Figure:
             options = {"x": "relation", "y": score, "order": order, "ax": ax}
             sns.violinplot(own, color=COLORS[0], cut=0, inner=None, alpha=0.35, linewidth=0.8, density_norm="width",
                            **options)  # fmt: skip
+            np.random.seed(0)  # seaborn's jitter: a figure drawn again is the same picture
             sns.stripplot(own, color="black", size=2, alpha=0.5, jitter=0.15, **options)
             ax.set(title=f"{model}: {name}", xlabel="", ylabel=name)
             ax.axhline(STATIC if score == "cs_2_k4" else 0.5, color=COLORS[3], linestyle=":", linewidth=1.3)

@@ -3,17 +3,16 @@
 from contextlib import nullcontext
 
 import ipywidgets as widgets
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from IPython.display import display
 
 from ..edit_effects import ask, effects
 from ..edit_set import LOCALITY
 from ..editing.registry import Change, find_change
-from ..errors import InputError, said_in_one_line
+from ..errors import InputError, Literal
 from ..models import Model
 from ..prediction import score_answers
+from ..view import View
 from .arms import Arm
 from .plots import probability_lines
 from .study import EditStudy
@@ -102,25 +101,24 @@ def explore_edits(study: EditStudy, arms: dict[str, Arm]) -> widgets.VBox:
     new = widgets.Text(value=shown["new"].iloc[0], description="new object", continuous_update=False)
     editor = widgets.Dropdown(options=list(arms), description="editor")
     languages = widgets.SelectMultiple(options=codes, value=codes[:1], rows=4, description="edited in")
-    button, output = widgets.Button(description="edit"), widgets.Output()
+    button, view = widgets.Button(description="edit"), View()
 
     def show() -> None:
         requests = with_new_object(study, edit.value, new.value)
         own = requests[requests["language"].isin(languages.value)].reset_index(drop=True)
         if own.empty:
-            raise InputError("edited in", found="nothing", expected="one language or more")
+            raise InputError("edited in", found=Literal("nothing"), expected="one language or more")
         arm = arms[editor.value]
         change = find_change(arm.editor, study.model, own, **study.inputs(arm, own))
         figure = probability_lines(before_and_under(study.model, requests, change))
-        display(figure)
-        plt.close(figure)
-        display(neighbours(study, edit.value, change))
+        view.show(figure, neighbours(study, edit.value, change))
 
     def click(_=None) -> None:
-        with output:
-            output.clear_output(wait=True)
-            said_in_one_line(show)
+        try:
+            show()
+        except InputError as error:
+            view.show(f"error: {error}")
 
     edit.observe(lambda change: setattr(new, "value", shown.at[change["new"], "new"]), "value")
     button.on_click(click)
-    return widgets.VBox([widgets.HBox([edit, new]), widgets.HBox([editor, languages, button]), output])
+    return widgets.VBox([widgets.HBox([edit, new]), widgets.HBox([editor, languages, button]), view])
