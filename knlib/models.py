@@ -328,7 +328,8 @@ def load_model(name: str | Path, *, device: str | None = None, dtype: torch.dtyp
         raise
     except Exception as error:  # files of a folder can be broken in the eyes of any of the libraries that read them
         shipped = " ".join(sorted(p.name for p in SHIPPED.glob("*") if p.is_dir()))
-        reason = " ".join(str(error).split())[:150]
+        # The folder is named already, and its path may be long.
+        reason = " ".join(str(error).replace(f"{where}/", "").split())[:150]
         raise InputError(f"model {name}", found=Literal(f"nothing that loads ({reason})"),
                          expected=f"one of {shipped}, a model folder, or a Hugging Face id") from None  # fmt: skip
     lacking = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})

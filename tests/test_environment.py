@@ -15,7 +15,7 @@ MEGABYTE = 1_000_000
 MACHINE_PATH = re.compile(
     "(?<![\\w.-])/("
     + "|".join(("work/[a-z]", "home/[a-z]", "root/", "Users/[A-Za-z]", "content/drive", "kaggle/"))
-    + ")|[A-Z]:\\\\\\w"
+    + ")|(?<![A-Za-z])[A-Z]:\\\\\\w"
 )
 
 
