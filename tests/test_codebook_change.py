@@ -150,7 +150,7 @@ def test_saved_codebooks_come_back_and_other_weights_refuse_them(tmp_path):
             found = logits(model, PROMPTS)
         with again.applied(model):
             assert all(equal(logits(model, PROMPTS), found))
-    with pytest.raises(InputError, match=f"hash {model.hash}, expected some of .* with hash"):
+    with pytest.raises(InputError, match=f"hash {model.hash}, expected one of .* with hash"):
         load_codebook(tmp_path / "full", tiny_model("llama", seed=1))
     (tmp_path / "broken").write_bytes(b"nothing")
     with pytest.raises(InputError, match="expected a file of CodebookChange"):

@@ -221,7 +221,7 @@ def test_saved_edits_come_back_and_other_weights_refuse_them(tmp_path):
         with own.applied(model):
             found.append(logits(model, OWN))
     assert all(a.equal(b) for a, b in zip(*found, strict=True))
-    with pytest.raises(InputError, match=f"hash {model.hash}, expected some of .* with hash"):
+    with pytest.raises(InputError, match=f"hash {model.hash}, expected one of .* with hash"):
         load_cached(tmp_path / "edits.safetensors", tiny_model("llama", seed=1))
     (tmp_path / "broken").write_bytes(b"nothing")
     with pytest.raises(InputError, match="expected a file of CachedChange"):

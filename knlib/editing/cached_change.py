@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..errors import InputError, Literal
 from ..files import atomically
 from ..models import Model
 from .cache import Entry, Gate, hidden_states
+from .changes import read_change
 from .lafn_values import shifted
 from .relation_probe import RelationProbe
 
@@ -122,20 +122,14 @@ def load_cached(path: str | Path, model: Model) -> CachedChange:
     >>> with load_cached("lafn.safetensors", model).applied(model):
     ...     found = predict(model, queries, facts)
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            described = json.loads((file.metadata() or {})["cached"])
-            entries = tuple(_entry(file, number, own) for number, own in enumerate(described.pop("entries")))
-            relations, parts = described.pop("relations"), ("probe.weights", "probe.bias")
-            probe = None if relations is None else RelationProbe(tuple(relations), *map(file.get_tensor, parts))
-        change = CachedChange(**described, entries=entries, probe=probe)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(path, found=Literal(f"{type(error).__name__}: {error}"),
-                         expected="a file of CachedChange.save") from None  # fmt: skip
-    if change.model_hash != model.hash:
-        raise InputError(path, found=Literal(f"edits of {change.model} with hash {change.model_hash}"),
-                         expected=f"some of {model.name} with hash {model.hash}")  # fmt: skip
-    return change
+
+    def read(file, described: dict) -> CachedChange:
+        entries = tuple(_entry(file, number, own) for number, own in enumerate(described.pop("entries")))
+        relations, parts = described.pop("relations"), ("probe.weights", "probe.bias")
+        probe = None if relations is None else RelationProbe(tuple(relations), *map(file.get_tensor, parts))
+        return CachedChange(**described, entries=entries, probe=probe)
+
+    return read_change(path, model, "cached", read, expected="a file of CachedChange.save")
 
 
 def _entry(file, number: int, own: dict) -> Entry:

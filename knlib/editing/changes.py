@@ -1,7 +1,7 @@
 """A found edit as data, apart from its application: what is added to the down-projections, and for which edit."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -111,15 +111,30 @@ def load_change(path: str | Path, model: Model) -> WeightChange:
     >>> with load_change("rome.safetensors", model).applied(model):
     ...     found = predict(model, queries, facts)
     """
-    expected = "a file of WeightChange.save"
+
+    def read(file, described: dict) -> WeightChange:
+        parts = tuple(
+            Part(**part, **{name: file.get_tensor(f"{number}.{name}") for name in ("outputs", "keys")})
+            for number, part in enumerate(described.pop("parts"))
+        )
+        return WeightChange(**described, parts=parts)
+
+    return read_change(path, model, "change", read, expected="a file of WeightChange.save")
+
+
+def read_change(path: str | Path, model: Model, key: str, read: Callable, *, expected: str):
+    """A saved change of any kind, for the model that it was found on: `read(file, described)` builds it.
+
+    `described`: the JSON that the file's metadata hold under `key`. Raises `InputError` for a file that is none, and where
+    the model's hash is another, naming both.
+
+    Example
+    -------
+    >>> read_change("rome.safetensors", model, "change", read, expected="a file of WeightChange.save")
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            described = json.loads((file.metadata() or {})["change"])
-            parts = tuple(
-                Part(**part, **{name: file.get_tensor(f"{number}.{name}") for name in ("outputs", "keys")})
-                for number, part in enumerate(described.pop("parts"))
-            )
-        change = WeightChange(**described, parts=parts)
+            change = read(file, json.loads((file.metadata() or {})[key]))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(path, found=Literal(f"{type(error).__name__}: {error}"), expected=expected) from None
     if change.model_hash != model.hash:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..errors import InputError, Literal
 from ..files import atomically
 from ..models import Model
+from .changes import read_change
 
 FIELDS = ("editor", "options", "model", "model_hash", "layer", "report")
 TENSORS = ("keys", "values", "radii")
@@ -123,18 +123,12 @@ def load_codebook(path: str | Path, model: Model) -> CodebookChange:
     >>> with load_codebook("grace.safetensors", model).applied(model):
     ...     found = predict(model, queries, facts)
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            described = json.loads((file.metadata() or {})["codebook"])
-            owners = tuple(tuple(map(tuple, own)) for own in described.pop("owners"))
-            change = CodebookChange(**described, owners=owners, **{name: file.get_tensor(name) for name in TENSORS})
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(path, found=Literal(f"{type(error).__name__}: {error}"),
-                         expected="a file of CodebookChange.save") from None  # fmt: skip
-    if change.model_hash != model.hash:
-        raise InputError(path, found=Literal(f"edits of {change.model} with hash {change.model_hash}"),
-                         expected=f"some of {model.name} with hash {model.hash}")  # fmt: skip
-    return change
+
+    def read(file, described: dict) -> CodebookChange:
+        owners = tuple(tuple(map(tuple, own)) for own in described.pop("owners"))
+        return CodebookChange(**described, owners=owners, **{name: file.get_tensor(name) for name in TENSORS})
+
+    return read_change(path, model, "codebook", read, expected="a file of CodebookChange.save")
 
 
 def first_hits(hidden: torch.Tensor, mask: torch.Tensor | None, keys: torch.Tensor, radii: torch.Tensor):
