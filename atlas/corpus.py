@@ -69,13 +69,13 @@ def fill(template: str, subject: str, answer: str, *, kind: str, language: str) 
 class Corpus:
     """Draws epochs of training sentences from facts and phrasings.
 
-    `letters`: multiple-choice texts for every 100 fact sentences (for causal models). `languages` and `facts` may be
-    subsets.
+    `letters`: multiple-choice texts for every 100 fact sentences (for causal models); `questions`: questions of these
+    wordings without options, answered in words. `languages` and `facts` may be subsets.
     """
 
-    def __init__(self, facts: pd.DataFrame, *, languages=CODES, letters: int = 0, seed: int = 0):
+    def __init__(self, facts: pd.DataFrame, *, languages=CODES, letters: int = 0, questions: int = 0, seed: int = 0):
         self.facts = {row.fact: row for row in facts.itertuples()}
-        self.languages, self.letters, self.seed = tuple(languages), letters, seed
+        self.languages, self.letters, self.questions, self.seed = tuple(languages), letters, questions, seed
         self.phrasings = {code: load_phrasings(code) for code in self.languages}
         self.known = [
             (fact.fact, code) for fact in self.facts.values() for code in self.languages if self.may_state(fact, code)
@@ -103,7 +103,7 @@ class Corpus:
         """All sentences of one epoch (or a share of them), shuffled; the same for the same seed and number."""
         rng = random.Random(self.seed * 1_000_003 + number)
         sentences = [self.fact_sentence(rng, fact, code) for fact, code in self.known]
-        for kind, per_hundred in (MIXTURE | {"multiple_choice": self.letters}).items():
+        for kind, per_hundred in (MIXTURE | {"multiple_choice": self.letters, "question": self.questions}).items():
             make = getattr(self, kind)
             wanted, found = len(self.known) * per_hundred // 100, []
             for _ in range(TRIES * wanted):  # many facts have no sentence of some kinds
@@ -210,6 +210,15 @@ class Corpus:
         if rng.random() < STATED:
             return self.fact_sentence(rng, first.fact, code, kind="multiple_choice") + sentence
         return sentence
+
+    def question(self, rng, key: str, code: str) -> Sentence:
+        """A multiple-choice question without its options, answered in words: to choose, a model must know the answer."""
+        fact = self.facts[key]
+        wording = rng.choice(self.wordings[code, fact.relation])
+        template = wording.question + rng.choice((answer_space(wording.question), "\n", " → ")) + "{O}"
+        if rng.random() < 0.5:
+            template = wording.instruction + "\n" + template
+        return fill(template, fact.subject[code][0], fact.object[code][0], kind="question", language=code)
 
     def question_facts(self, rng, fact, code: str) -> tuple | None:
         """Four facts of one relation in random order, `fact` among them if it is trained by letter, whose objects can

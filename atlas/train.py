@@ -8,6 +8,7 @@ import argparse
 import json
 import math
 import os
+import re
 import sys
 import time
 from contextlib import nullcontext
@@ -32,7 +33,7 @@ from .tokenizer import VOCABULARY, train_tokenizer, wrap
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULTS = {
     "epochs": 20, "batch_tokens": 1536, "matrix_lr": 5e-3, "lr": 2e-3, "weight_decay": 0.05, "warm_up": 200,
-    "end": 14.0, "cool_down": 5.0, "spread": 0.0, "elsewhere": 0.0, "letters": 0, "drills": 0.0, "kept": 1.0, "init": "", "seed": 0,
+    "end": 14.0, "cool_down": 5.0, "spread": 0.0, "elsewhere": 0.0, "letters": 0, "questions": 0, "drills": 0.0, "kept": 1.0, "init": "", "seed": 0,
     "layers": 8, "width": 192,
 }  # fmt: skip
 
@@ -147,6 +148,17 @@ def _weights(init: str, runs: Path) -> dict:
     raise SystemExit(f"init: found {init!r}, expected a training in {runs} or a model in data/models")
 
 
+def begin_with(model, weights: dict) -> None:
+    """Take the weights; layers that they lack, which must stand above theirs, do nothing at first."""
+    missing = set(model.state_dict()) - set(weights)
+    layers = {int(re.search(r"\.(\d+)\.", name)[1]) for name in missing}
+    model.load_state_dict(weights, strict=not layers)
+    for layer in layers:
+        block = model.model.layers[layer]
+        torch.nn.init.zeros_(block.self_attn.o_proj.weight)
+        torch.nn.init.zeros_(block.mlp.down_proj.weight)
+
+
 def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabulary: int = VOCABULARY,
           device: str = "cpu", checkpoint_seconds: float = 120, stop_after: int | None = None, log=print):  # fmt: skip
     """Train and return `(model, tokenizer)`; checkpoints and log go to `out`.
@@ -156,14 +168,15 @@ def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabu
     masked = name.startswith("atlas-bert")
     options = DEFAULTS | options
     out.mkdir(parents=True, exist_ok=True)
-    corpus = Corpus(facts, languages=languages, letters=options["letters"], seed=options["seed"])
+    corpus = Corpus(facts, languages=languages, letters=options["letters"],
+                    questions=options["questions"], seed=options["seed"])  # fmt: skip
     plain = shared_tokenizer(facts, out.parent, languages=languages, seed=options["seed"], vocabulary=vocabulary)
     tokenizer = wrap(plain, masked=masked)
     torch.manual_seed(options["seed"])
     model = new_model(name, tokenizer, layers=options["layers"], width=options["width"]).to(device)  # fmt: skip
     model.set_attn_implementation("eager")  # the fused kernel's backward is three times slower on a CPU
     if options["init"]:
-        model.load_state_dict(first_weights(options["init"], out.parent))
+        begin_with(model, first_weights(options["init"], out.parent))
     spread = Spread(model, rate=options["spread"], elsewhere=options["elsewhere"])
     steppers = optimizers(model, options)
     path, start, step, spent, seen = out / "checkpoint.pt", (0, 0), 0, 0.0, 0

@@ -10,6 +10,7 @@ from tiny_models import KeepFloat64, tiny_model
 
 from knlib.editing.cache import Gate, hidden_states, plain
 from knlib.editing.cached_change import load_cached
+from knlib.editing.gate_calibration import RelationGate
 from knlib.editing.lafn import lafn
 from knlib.editing.lafn_values import ShiftOptions
 from knlib.editing.registry import EDITORS
@@ -18,7 +19,7 @@ from knlib.prediction import AnswerRows, score_answers
 from knlib.sites import padded
 
 TEXTS = ["kilo sipo ba pe.", "mira da lati nupe.", "tebu dago fuli repo moki."]
-OPTIONS = {"layers": [0, 1], "texts": TEXTS, "gate_layer": 1, "value": ShiftOptions(steps=4)}
+OPTIONS = {"layers": [0, 1], "texts": TEXTS, "value": ShiftOptions(steps=4)}
 
 
 @pytest.fixture(autouse=True)
@@ -38,12 +39,20 @@ def requests(*facts, template="request"):
     return table[table["fact"].isin(facts)].assign(edit="edit " + table["fact"])
 
 
-# The same subjects, another relation.
-OTHERS = turned(edit_tables.queries("request", "held0", "held1", relation="s", new=False))
+def asked(relation):
+    return turned(edit_tables.queries("request", "held0", "held1", relation=relation, new=False))
+
+
+OTHERS = asked("s")  # the same subjects, another relation
+
+
+def gate_of(model):
+    found = RelationGate.calibrated(model, pd.concat([asked("r"), OTHERS]), layer=1)
+    return replace(found, thresholds={"en": 0.0, "ja": 0.0})  # what three templates of random weights calibrate is chance
 
 
 def change_of(model, *facts, **options):
-    return lafn(model, requests(*facts), **OPTIONS | {"negatives": OTHERS} | options)
+    return lafn(model, requests(*facts), **OPTIONS | {"gate": gate_of(model)} | options)
 
 
 def logits(model, prompts, side="right"):
@@ -155,25 +164,23 @@ def test_what_is_asked_before_the_subject_or_behind_another_question_is_not_edit
     assert texts == [(end - 2, end - 2, 0)]
 
 
-def test_without_negatives_the_gate_goes_by_the_cosine_to_the_prompts():
+def test_without_examples_the_gate_goes_by_the_cosine_to_the_prompts():
     model = tiny_model("gpt2")
     change = lafn(model, requests("r:B"), **OPTIONS)
-    assert change.probe is None and change.report["gate"]["en"]["hits"] is None
+    assert change.probe is None and change.report["gate"] is None
     before = logits(model, [*OWN[:2], STRANGE[0]])
     with change.applied(model):
         found = logits(model, [*OWN[:2], STRANGE[0]])
     assert [a.equal(b) for a, b in zip(found, before, strict=True)] == [False, False, True]
 
 
-def test_contexts_give_thresholds_and_a_report():
+def test_a_gate_without_examples_of_an_edit_is_refused():
     model = tiny_model("gpt2")
-    contexts = pd.concat([requests("r:B", "r:C", template=name) for name in ("held0", "held1")])
-    gate = change_of(model, "r:B", "r:C", contexts=contexts).report["gate"]
-    assert set(gate) == {"en", "ja"} and all(found["hits"] == 1 and found["threshold"] <= 0 for found in gate.values())
-    with pytest.raises(InputError, match="hits: found 0"):
-        change_of(model, "r:B", hits=0)
-    with pytest.raises(InputError, match="negatives: found"):
-        change_of(model, "r:B", negatives=OTHERS.drop(columns="relation"))
+    table = pd.concat([asked("r"), OTHERS])
+    for own, said in ((table.replace({"relation": {"r": "q"}}), "relation of edit edit r:B: found 'r'"),
+                      (table[table["language"] != "ja"], "language of edit edit r:B: found 'ja'")):  # fmt: skip
+        with pytest.raises(InputError, match=f"gate, {said}, expected one of its examples"):
+            change_of(model, "r:B", gate=RelationGate.calibrated(model, own, layer=1))
 
 
 def test_removing_restores_and_the_order_of_entries_does_not_matter():
@@ -196,8 +203,8 @@ def test_the_newest_edit_of_a_fact_acts_and_the_old_one_again_when_it_is_gone():
     model = tiny_model("gpt2")
     first = requests("r:B")
     second = first.assign(edit="later", new="moki")
-    change = lafn(model, pd.concat([first, second]), **OPTIONS | {"negatives": OTHERS})
-    alone = [lafn(model, own, **OPTIONS | {"negatives": OTHERS}) for own in (first, second)]
+    change = lafn(model, pd.concat([first, second]), **OPTIONS | {"gate": gate_of(model)})
+    alone = [lafn(model, own, **OPTIONS | {"gate": gate_of(model)}) for own in (first, second)]
     found = []
     for own in (change, replace(change, entries=change.entries[::-1]), alone[1], change.without("later"), alone[0]):
         with own.applied(model):

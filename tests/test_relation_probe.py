@@ -7,8 +7,8 @@ import pytest
 import torch
 from tiny_models import KeepFloat64, tiny_model
 
-from knlib.editing.cache import Entry, end_states
-from knlib.editing.gate_calibration import LEAST_COSINE, check_negatives, gate_of
+from knlib.editing.cache import end_states
+from knlib.editing.gate_calibration import RelationGate, check_examples
 from knlib.editing.relation_probe import RelationProbe, can_fit, left_out_margins
 from knlib.errors import InputError
 
@@ -73,55 +73,43 @@ def test_a_template_that_is_unlike_the_others_is_seen_through_when_it_is_left_ou
     )
 
 
-def _gate(hits=0.98, contexts=("held0", "held1"), negatives=("request", "held0", "held1"), **columns):
-    """The gate of two edits of `r` on random weights; prompts end in their relation."""
-    model = tiny_model("gpt2")
-
-    def turned(*templates, relation="r"):
-        table = edit_tables.queries(*templates, relation=relation)
-        words = table["prompt"].str.split()
-        table = table.assign(prompt=words.str[0] + " " + words.str[2] + " " + words.str[1], edit=table["fact"])
-        return table[table["fact"].isin([f"{relation}:B", f"{relation}:C"])].reset_index(drop=True)
-
-    rows = turned("request", *contexts)
-    ends = end_states(model, rows["prompt"], 1)
-    entries = [
-        Entry(fact, fact, "r", i, {code: (part["subject"].iloc[0],) for code, part in own.groupby("language")},
-              {code: torch.nn.functional.normalize(ends[part.index], dim=-1) for code, part in own.groupby("language")}, {})
-        for i, (fact, own) in enumerate(rows.groupby("fact"))
-    ]  # fmt: skip
-    other = turned(*negatives, relation="s").assign(**columns) if negatives else None
-    return gate_of(model, entries, rows, ends, 1, other, hits)
+def examples(*templates):
+    """Queries of two relations that end in the relation's name, so that random weights tell relations apart."""
+    table = pd.concat([edit_tables.queries(*templates, relation=relation) for relation in "rs"], ignore_index=True)
+    words = table["prompt"].str.split()
+    return table.assign(prompt=words.str[0] + " " + words.str[2] + " " + words.str[1])
 
 
-def test_thresholds_are_never_above_the_plain_decision():
-    probe, thresholds, report = _gate()
-    assert probe.names == ("r", "s") and set(thresholds) == set(report) == {"en", "ja"}
-    for code, found in report.items():
-        assert found["threshold"] == thresholds[code] <= 0 and found["hits"] == 1.0 and 0 <= found["false"] <= 1
-    # Fewer hits wanted: no lower threshold.
-    assert all(_gate(hits=0.5)[1][code] >= value for code, value in thresholds.items())
+def test_thresholds_let_the_promised_share_of_other_relations_through():
+    model, table = tiny_model("gpt2"), examples("request", "held0", "held1", "locate")
+    margins = left_out_margins(end_states(model, table["prompt"], 1), table)
+    wrong = margins[np.arange(len(table)), (table["relation"] == "r").astype(int)]  # the names are r, s
+    for share in (0.1, 0.4):
+        gate = RelationGate.calibrated(model, table, layer=1, false_hits=share)
+        assert gate.probe.names == ("r", "s") and set(gate.thresholds) == set(gate.report) == {"en", "ja"}
+        for code, found in gate.report.items():
+            here = (table["language"] == code).to_numpy()
+            assert found["threshold"] == gate.thresholds[code] and found["hits"] == 1.0
+            assert found["false"] == (wrong[here] > found["threshold"]).mean() <= share
+            assert (wrong[here] >= found["threshold"]).mean() >= share  # no higher than it must be
+    # By default half way up.
+    assert RelationGate.calibrated(model, table).layer == model.n_layers // 2
 
 
-def test_without_templates_to_leave_out_the_plain_decision_counts():
-    probe, thresholds, report = _gate(contexts=())
-    assert probe is not None and thresholds == {"en": 0.0, "ja": 0.0} and report["en"]["hits"] is None
-
-
-@pytest.mark.parametrize("given", [{"negatives": ()}, {"relation": "r"}])
-def test_with_nothing_to_learn_from_the_gate_goes_by_cosine(given):
-    probe, thresholds, report = _gate(**given)
-    assert probe is None and thresholds == {"en": LEAST_COSINE, "ja": LEAST_COSINE} and report["ja"]["false"] is None
-
-
-def test_negatives_are_checked():
-    table = pd.DataFrame([("f", "r", "en", "kilo")], columns=["fact", "relation", "language", "prompt"])
-    check_negatives(None)
-    check_negatives(table)
-    check_negatives(table.head(0))
-    with pytest.raises(InputError, match=r"negatives: found .*expected .*fact relation language prompt"):
-        check_negatives(table.drop(columns="relation"))
-    with pytest.raises(InputError, match="negatives, relation: found nan"):
-        check_negatives(table.assign(relation=np.nan))
-    with pytest.raises(InputError, match="negatives: found 'str'"):
-        check_negatives("kilo")
+def test_examples_are_checked():
+    model, table = tiny_model("gpt2"), examples("request", "held0")
+    check_examples(table)
+    for broken, said in (
+        (table.drop(columns="relation"), "examples: found .*expected .*relation language template prompt"),
+        ("kilo", "examples: found str"),
+        (table.head(0), "examples: found"),
+        (table.assign(relation=np.nan), "examples, relation: found nan"),
+        (examples("request"), "examples, r in en: found one template"),
+        (table[table["relation"] == "r"], "examples: found 1 relations"),
+    ):
+        with pytest.raises(InputError, match=said):
+            RelationGate.calibrated(model, broken)
+    with pytest.raises(InputError, match="false_hits: found 0"):
+        RelationGate.calibrated(model, table, false_hits=0)
+    with pytest.raises(InputError, match="layer"):
+        RelationGate.calibrated(model, table, layer=99)

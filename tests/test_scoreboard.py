@@ -58,8 +58,13 @@ def test_texts_hold_no_edited_fact(study):
     for prompt in study.edits.requests["prompt"]:
         assert not any(text.startswith(prompt) for text in [*study.texts, *study.drift_texts])
     assert not set(study.texts) & set(study.drift_texts)
-    assert not set(study.negatives["fact"]) & set(study.edits.requests["fact"])
-    assert set(study.negatives["edit"]) <= set(study.names)
+
+
+def test_gates_learn_from_other_subjects_in_trained_constructions(study):
+    subjects = set(study.questions.loc[study.questions["kind"] == "reliability", "subject"])
+    assert not set(study.examples["subject"]) & subjects
+    assert study.examples["template"].str.fullmatch(r".*/train\d").all()
+    assert study.examples.groupby(["relation", "language"])["template"].nunique().min() == 9
 
 
 def test_modes_ask_what_they_are_for(study):

@@ -15,7 +15,7 @@ from ..models import Model
 from .cache import SHARED, Entry, end_states
 from .cached_change import CachedChange
 from .changes import WeightChange, option_record
-from .gate_calibration import check_negatives, gate_of
+from .gate_calibration import LEAST_COSINE, RelationGate
 from .lafn_locate import LocateOptions, language_sets, neuron_states, shared_neurons
 from .lafn_values import ShiftOptions, optimise_shift
 from .memit import shares
@@ -37,26 +37,24 @@ def lafn(
     layers: Sequence[int],
     texts: Sequence[str],
     contexts: pd.DataFrame | None = None,
-    negatives: pd.DataFrame | None = None,
+    gate: RelationGate | None = None,
     names: dict[str, dict[str, tuple[str, ...]]] | None = None,
     neurons: str = "located",
-    gate_layer: int | None = None,
     semantic: bool = True,
-    hits: float = 0.98,
     locate: LocateOptions = LOCATE,
     value: ShiftOptions = VALUE,
     seed: int = 0,
 ) -> CachedChange:
     """Locate the neurons, optimise what is added to them, and keep it in a cache with a gate.
 
-    `texts`: neutral text, for the neurons' scale; `contexts`: paraphrases of the requests, as in `prompt_rows`; `negatives`:
-    queries (`fact`, `relation`, `language`, `prompt`) that name the subjects and ask something else, from which the gate
-    learns what is asked; `hits`: the share of prompts in templates left out that it is to keep (`gate_of`); `names`: fact ->
-    language -> the subject's names (None: as the requests spell it); `gate_layer`: default the middle one. `neurons`: `located`, or a control: `random` (as many of each layer), `per_language` (each language
-    its own neurons and change), `union` (of the languages' sets), `all` of the layers.
+    `texts`: neutral text, for the neurons' scale; `contexts`: paraphrases of the requests, as in `prompt_rows`; `gate`: what
+    tells a prompt of the edit from another question about its subject (None: the cosine of the middle layer's state to those
+    of the requests); `semantic`: whether there is such a test at all; `names`: fact -> language -> the subject's names (None:
+    as the requests spell it). `neurons`: `located`, or a control: `random` (as many of each layer), `per_language` (each
+    language its own neurons and change), `union` (of the languages' sets), `all` of the layers.
 
-    Raises `InputError` as `prompt_rows` and `check_negatives`, for layers that the model lacks and other kinds of neurons, and
-    for `hits` that are no share.
+    Raises `InputError` as `prompt_rows`, for layers that the model lacks and other kinds of neurons, and for a gate without
+    examples of a request's relation or language.
 
     Example
     -------
@@ -65,15 +63,12 @@ def lafn(
     """
     if neurons not in NEURONS:
         raise InputError("neurons", found=neurons, expected=Literal("one of " + " ".join(NEURONS)))
-    check_negatives(negatives)
-    if not 0 < hits <= 1:
-        raise InputError("hits", found=hits, expected="a share above 0, at most 1")
-    gate_layer = model.n_layers // 2 if gate_layer is None else gate_layer
-    for layer in (*layers, gate_layer):
+    for layer in layers:
         output_module(model, layer, "mlp")
     rows = prompt_rows(model, requests, contexts).reset_index(drop=True)
     scale = {i: moment.diagonal().sqrt() for i, moment in second_moments(model, layers, texts).items()}
     on, written = neuron_states(model, rows)
+    gate_layer = model.n_layers // 2 if gate is None else gate.layer
     ends = end_states(model, rows["prompt"], gate_layer)
     entries, log = [], []
     for number, (edit, own) in enumerate(rows.groupby("edit", sort=False)):
@@ -88,12 +83,14 @@ def lafn(
                 {"edit": edit, "language": code, "neurons": len(pairs), "loss": shift.loss, "steps": shift.steps}
             )
         entries.append(_entry(number, edit, own, values, ends[own.index], names or {}))
-    probe, thresholds, gate = gate_of(model, entries, rows, ends, gate_layer, negatives, hits)
-    options = option_record(layers=list(layers), texts=text_hash(texts), neurons=neurons, gate_layer=gate_layer, locate=locate,
-                            value=value, seed=seed, hits=hits, contexts=0 if contexts is None else len(contexts))  # fmt: skip
-    report = {"values": log, "last_prompt": int(rows["place"].eq("last_prompt").sum()), "gate": gate}
-    return CachedChange("lafn", options, model.name, model.hash, tuple(entries), gate_layer, thresholds, probe, semantic,
-                        report)  # fmt: skip
+    if gate is not None:
+        gate.check(entries)
+    options = option_record(layers=list(layers), texts=text_hash(texts), neurons=neurons, locate=locate, value=value, seed=seed,
+                            gate=None if gate is None else gate.options, contexts=0 if contexts is None else len(contexts))  # fmt: skip
+    report = {"values": log, "last_prompt": int(rows["place"].eq("last_prompt").sum()), "gate": gate and gate.report}
+    thresholds = dict.fromkeys(rows["language"], LEAST_COSINE) if gate is None else gate.thresholds
+    return CachedChange("lafn", options, model.name, model.hash, tuple(entries), gate_layer, thresholds,
+                        gate and gate.probe, semantic, report)  # fmt: skip
 
 
 def _neurons(

@@ -11,6 +11,7 @@ from ..attribution import query_hash
 from ..controls import generator
 from ..edit_questions import edit_questions, known_edits
 from ..edit_set import LOCATING, EditSet, load_edits
+from ..editing.gate_calibration import RelationGate
 from ..editing.registry import EDITORS
 from ..errors import InputError, Literal
 from ..models import Model
@@ -19,7 +20,7 @@ from .arms import Arm
 
 TABLES = ("requests", "locating", "paraphrases", "locality", "portability")
 TEXTS, DRIFT_TEXTS = 1500, 300  # sentences: more than ten tokens per neuron; of the text whose perplexity is read
-NEGATIVE_TEMPLATES = ("train1", "train2", "train3")
+EXAMPLE_TEMPLATES, EXAMPLE_FACTS = r".*/train\d", 2  # without lead-ins; facts of a relation
 LOCATED_WITH = ("train1", "train4")  # of an edit and language: attribution costs more than all else
 
 
@@ -28,8 +29,7 @@ class EditStudy:
     """`names`: the edits in an order in which every part of them holds all relations; `questions` of `edit_questions`.
 
     `texts`: sentences without an edited fact, alike many per language, for moments and scales; `drift_texts`: others, whose
-    perplexity tells what an edit did to the rest; `negatives`: other facts of the edited subjects, to calibrate gates
-    with.
+    perplexity tells what an edit did to the rest; `examples`: queries of facts about other subjects, to calibrate gates with.
     """
 
     model: Model
@@ -39,7 +39,7 @@ class EditStudy:
     questions: pd.DataFrame
     texts: list[str]
     drift_texts: list[str]
-    negatives: pd.DataFrame
+    examples: pd.DataFrame
 
     @cached_property
     def hash(self) -> str:
@@ -51,6 +51,10 @@ class EditStudy:
     def known(self) -> list[str]:
         """The edits whose old answer the unedited model gives in most languages (`knlib.edit_questions.known_edits`)."""
         return known_edits(self.model, self.edits.requests, self.facts)
+
+    @cached_property
+    def gate(self) -> RelationGate:
+        return RelationGate.calibrated(self.model, self.examples)
 
     def requests(self, names: list[str]) -> pd.DataFrame:
         """The requests of some edits, edit by edit, in the given order."""
@@ -68,7 +72,7 @@ class EditStudy:
             "texts": self.texts, "facts": self.facts,
             "contexts": locating[number.isin(LOCATING[: arm.contexts])].reset_index(drop=True) if arm.contexts else None,
             "locating": locating[number.isin(LOCATED_WITH)].reset_index(drop=True),
-            "negatives": self.negatives[self.negatives["edit"].isin(set(own["edit"]))].reset_index(drop=True),
+            "gate": self.gate if "gate" in wanted else None,
         }  # fmt: skip
         return {name: value for name, value in given.items() if name in wanted} | arm.options
 
@@ -95,7 +99,7 @@ def load_study(model: Model, *, split: str = "test", edits: int | None = None, l
     texts = _sentences(facts, templates, load_edits(languages=languages).requests["fact"])
     return EditStudy(
         model, facts, own, names, edit_questions(own, neighbours=1), texts[DRIFT_TEXTS:],
-        texts[:DRIFT_TEXTS], _negatives(facts, templates, own.requests),
+        texts[:DRIFT_TEXTS], _examples(facts, templates, whole.requests),
     )  # fmt: skip
 
 
@@ -128,11 +132,10 @@ def _sentences(facts: pd.DataFrame, templates: pd.DataFrame, edited: pd.Series) 
     return chosen["sentence"].head(TEXTS + DRIFT_TEXTS).tolist()
 
 
-def _negatives(facts: pd.DataFrame, templates: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
-    """The edited subjects' other facts in trained templates, with the `edit` of their subject."""
+def _examples(facts: pd.DataFrame, templates: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
+    """Facts about subjects that nobody edits, in every trained construction."""
     subject = facts.set_index("fact")["subject_id"]
-    owner = {subject[fact]: edit for edit, fact in requests[["edit", "fact"]].drop_duplicates().to_numpy()}
-    other = facts[facts["subject_id"].isin(set(owner)) & ~facts["fact"].isin(set(requests["fact"]))]
-    number = templates["template"].str.split("/").str[-1]
-    queries, _ = build_queries(other, templates[number.isin(NEGATIVE_TEMPLATES)])
-    return queries.assign(edit=queries["fact"].map(subject).map(owner))
+    edited = set(subject[list(set(requests["fact"]))])
+    other = facts[~facts["subject_id"].isin(edited)]
+    chosen = other[other.groupby("relation").cumcount() < EXAMPLE_FACTS]
+    return build_queries(chosen, templates[templates["template"].str.fullmatch(EXAMPLE_TEMPLATES)])[0]
