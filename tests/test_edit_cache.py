@@ -48,7 +48,9 @@ OTHERS = asked("s")  # the same subjects, another relation
 
 def gate_of(model):
     found = RelationGate.calibrated(model, pd.concat([asked("r"), OTHERS]), layer=1)
-    return replace(found, thresholds={"en": 0.0, "ja": 0.0})  # what three templates of random weights calibrate is chance
+    return replace(
+        found, thresholds={"en": 0.0, "ja": 0.0}
+    )  # what three templates of random weights calibrate is chance
 
 
 def change_of(model, *facts, **options):

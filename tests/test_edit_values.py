@@ -6,8 +6,8 @@ import torch
 from edit_requests import ENDS, ONE, REQUESTS, naive_states
 from tiny_models import KeepFloat64, tiny_model
 
-from knlib.editing import values
 from knlib.editing.changes import Part, add_parts, kept_weights
+from knlib.editing.memory import memory, remembered
 from knlib.editing.requests import prompt_rows, with_prefixes
 from knlib.editing.states import group_means, subject_keys, subject_outputs
 from knlib.editing.values import ValueOptions, optimise_values
@@ -182,7 +182,7 @@ def test_remembered_values_are_those_of_a_search():
         return optimise_values(model, part.reset_index(drop=True), 1, where="block", options=options)
 
     plain = search(rows)
-    with values.remembered_values():
+    with remembered():
         alone = search(rows[rows["edit"] == "B"])
         both = search(rows)
         assert both.delta[2:].equal(alone.delta) and [entry["edit"] for entry in both.log] == ["A", "A", "B", "B"]
@@ -190,4 +190,4 @@ def test_remembered_values_are_those_of_a_search():
             add_parts(model, [Part("x", 1, torch.ones(plain.delta.shape[1], 1), torch.ones(model.n_neurons, 1))])
             assert not search(rows).delta.equal(both.delta)
         assert search(rows).delta.equal(both.delta)
-    assert torch.allclose(both.delta, plain.delta, atol=1e-5) and values._memory is None
+    assert torch.allclose(both.delta, plain.delta, atol=1e-5) and memory() is None

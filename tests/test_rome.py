@@ -7,8 +7,10 @@ from edit_requests import ENDS, ONE, REQUESTS, TEXTS, as_linear, down, naive_mom
 from tiny_models import KeepFloat64, tiny_model
 
 from knlib.editing import find_change
+from knlib.editing.changes import WeightChange
 from knlib.editing.requests import prompt_rows, with_prefixes
 from knlib.editing.rome import VALUE
+from knlib.editing.states import subject_outputs
 from knlib.editing.values import optimise_values
 from knlib.prediction import score_answers
 
@@ -95,6 +97,22 @@ def test_languages_follow_one_another():
             assert torch.allclose(a.outputs @ a.keys.T, b.outputs @ b.keys.T, atol=1e-9)
         alone = rome(model, REQUESTS.tail(2), texts=None)
         assert not torch.allclose(alone.parts[0].outputs, both.parts[2].outputs, atol=1e-3)
+
+
+def test_values_that_were_sought_together_are_all_there_in_the_end():
+    """Each request's value is that of the unedited model, and inserting one moves the aim of the next accordingly."""
+    with KeepFloat64():
+        model = tiny_model("llama")
+        rows = prompt_rows(model, REQUESTS)
+        aim = optimise_values(model, rows, 1, where="mlp", options=VALUE)
+        found = rome(model, REQUESTS, layer=1, texts=None, together=True)
+        assert [entry["loss"] for entry in found.report["values"]] == [entry["loss"] for entry in aim.log]
+        for number in range(len(rows)):
+            # After its own turn a request has its value, whatever came before.
+            parts = WeightChange("rome", {}, model.name, model.hash, found.parts[: number + 1])
+            with parts.applied(model):
+                reached = subject_outputs(model, rows.iloc[[number]], 1, "mlp")[0]
+            assert torch.allclose(reached, aim.start[number] + aim.delta[number], atol=1e-8)
 
 
 def test_the_new_answer_gets_probable_and_all_is_undone():

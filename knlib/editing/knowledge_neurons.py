@@ -6,11 +6,12 @@ Neurons are located by attribution; the edit is that of `knlib.editing.value_edi
 import pandas as pd
 import torch
 
-from ..attribution import attribute
+from ..attribution import attribute, query_hash
 from ..errors import InputError, Literal
 from ..localization import localize, with_entropy
 from ..models import Model
 from .changes import WeightChange, option_record
+from .memory import once
 from .neurons import value_changes
 from .registry import register
 from .rome import stored_part
@@ -75,9 +76,14 @@ def _located(
         if fact not in set(own["fact"]):
             raise InputError(f"locating, edit {edit}", found=Literal(f"no query of {fact}"),
                              expected="some in the languages of its requests")  # fmt: skip
-    own = with_entropy(model, own, facts)
+    own, found = once((model.hash, query_hash(own), id(facts)), lambda: _attributed(model, own, facts))
     gates = {"min_languages": 1, "min_families": 1, "resamples": 0}
-    return localize(localizer, attribute(model, own, batch=32), own, **gates, **options)
+    return localize(localizer, found, own, **gates, **options)
+
+
+def _attributed(model: Model, queries: pd.DataFrame, facts: pd.DataFrame) -> tuple:
+    queries = with_entropy(model, queries, facts)
+    return queries, attribute(model, queries, batch=32)
 
 
 def _changed(name: str, model: Model, requests: pd.DataFrame, neurons: pd.DataFrame, options: dict) -> WeightChange:

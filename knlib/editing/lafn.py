@@ -122,7 +122,7 @@ def _entry(number: int, edit: str, rows: pd.DataFrame, values: dict, ends: torch
     fact, relation = rows[["fact", "relation"]].iloc[0]
     unit = torch.nn.functional.normalize(ends.float(), dim=-1)
     spelled = {code: tuple(dict.fromkeys(own["subject"])) for code, own in rows.groupby("language", sort=False)}
-    keys = {code: unit[(rows["language"] == code).to_numpy()] for code in spelled}
+    keys = {code: unit[(rows["language"] == code).to_numpy(copy=True)] for code in spelled}
     return Entry(edit, fact, relation, number, names.get(fact, spelled), keys, values)
 
 

@@ -77,7 +77,7 @@ def left_out_margins(states: torch.Tensor, table: pd.DataFrame) -> np.ndarray:
     fold = (template.transform(lambda own: pd.factorize(own)[0]) % FOLDS).where(template.transform("nunique") > 1, -1)
     found = np.full((len(table), len(names)), np.nan)
     for number in range(FOLDS):
-        out = (fold == number).to_numpy()
+        out = (fold == number).to_numpy(copy=True)  # torch warns of a read-only one
         # Templates 0 and 1 are in two folds, so no relation is ever left out as a whole.
         if out.any() and can_fit(table["relation"][~out].tolist()):
             found[out] = RelationProbe.fit(states[~out], table["relation"][~out].tolist()).margins(states[out])

@@ -1,7 +1,6 @@
 """Values: what must be added where a subject ends, so that the model gives new answers, by optimisation."""
 
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pandas as pd
@@ -10,6 +9,7 @@ import torch
 from ..models import Model
 from ..prediction import TOKENS_PER_BATCH, answer_rows, answer_tokens
 from ..sites import padded
+from .memory import memory
 from .requests import REQUEST, subject_position
 from .states import changed_output, group_means, group_numbers, output_module, subject_outputs
 from .suffix_pass import SuffixPass
@@ -72,7 +72,8 @@ def optimise_values(
     >>> [(entry["language"], round(entry["p_new"], 2)) for entry in values.log]
     """
     output_module(model, layer, where)
-    if _memory is None:
+    kept = memory()
+    if kept is None:
         return _searched(model, rows, layer, where, by, essence, options)
     numbers = group_numbers(rows, by)
     asked = rows[["prompt", "space", "new", "suffix", "subject", "language", "position"]]
@@ -80,40 +81,15 @@ def optimise_values(
     keys = [
         (head, tuple(own.itertuples(index=False, name=None))) for _, own in asked.groupby(numbers.numpy(), sort=False)
     ]
-    missing = [group for group, key in enumerate(keys) if key not in _memory]
+    missing = [group for group, key in enumerate(keys) if key not in kept]
     if missing:
         part = rows[torch.isin(numbers, torch.tensor(missing)).numpy()].reset_index(drop=True)
         found = _searched(model, part, layer, where, by, essence, options)
         for i, group in enumerate(missing):
-            _memory[keys[group]] = (found.start[i], found.delta[i], found.log[i])
-    start, delta, log = zip(*(_memory[key] for key in keys), strict=True)
+            kept[keys[group]] = (found.start[i], found.delta[i], found.log[i])
+    start, delta, log = zip(*(kept[key] for key in keys), strict=True)
     names = [dict(zip(by, key, strict=True)) for key in rows[by].drop_duplicates().values]
     return Values(torch.stack(start), torch.stack(delta), [own | name for own, name in zip(log, names, strict=True)])
-
-
-# What `remembered_values` keeps: None outside of it.
-_memory: dict | None = None
-
-
-@contextmanager
-def remembered_values():
-    """Within the block a group's value that was found once is not searched for again: same weights, rows and options.
-
-    For comparisons: editors that start from the same values, requests that come back in other batches. Only where nothing
-    but the weights tells the model's states apart: not within other changes' `applied` blocks that keep their edits beside
-    the weights.
-
-    Example
-    -------
-    >>> with remembered_values():
-    ...     changes = [find_change(name, model, requests, **options) for name in ("memit", "alphaedit")]
-    """
-    global _memory
-    before, _memory = _memory, {} if _memory is None else _memory
-    try:
-        yield
-    finally:
-        _memory = before
 
 
 def _searched(model, rows, layer, where, by, essence, options) -> Values:

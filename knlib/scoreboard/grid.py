@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from ..editing.memory import remembered
 from ..errors import InputError, Literal, said_in_one_line
 from ..files import write_text
 from ..models import load_model
@@ -136,16 +137,33 @@ def _stored(study: EditStudy, arm: Arm, chunks: list[list[str]], folder: Path) -
     return set(found.provenance["edits"]) >= {name for names in chunks for name in names}
 
 
+def _groups(todo: list[tuple]) -> list[list[tuple]]:
+    """Chunks of the same edits, which run in one process: their editors share what they compute of the unedited model."""
+    groups: dict[tuple, list] = {}
+    for model, name, chunk in todo:
+        alone = name if len(chunk) > CHUNK else ""  # a sequence takes as long as many chunks
+        groups.setdefault((model, tuple(chunk), alone), []).append((model, name, chunk))
+    return list(groups.values())
+
+
+def run_group(items: list[tuple], parts: Path) -> list[float]:
+    """`run_chunk` for each (model, arm, edits); returns the seconds of each."""
+    with remembered():
+        return [run_chunk(*item, parts) for item in items]
+
+
 def _run(todo: list[tuple], jobs: int, parts: Path):
     if jobs == 1:
-        for item in todo:
-            yield (*item, run_chunk(*item, parts))
+        for group in _groups(todo):
+            for item, seconds in zip(group, run_group(group, parts), strict=True):
+                yield (*item, seconds)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in mid-work
     with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        running = {pool.submit(run_chunk, *item, parts): item for item in todo}
+        running = {pool.submit(run_group, group, parts): group for group in _groups(todo)}
         for future in as_completed(running):
-            yield (*running[future], future.result())
+            for item, seconds in zip(running[future], future.result(), strict=True):
+                yield (*item, seconds)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,9 +8,10 @@ import pandas as pd
 
 from ..edit_effects import SCORES, Answers, ask, effects
 from ..edit_questions import EDITED
+from ..editing.memory import remembered
 from ..editing.registry import find_change
 from ..editing.requests import prompt_rows
-from ..editing.values import optimise_values, remembered_values
+from ..editing.values import optimise_values
 from ..perplexity import text_loss
 from .arms import LENGTHS, Arm
 from .cost import touched
@@ -35,7 +36,7 @@ def run_arm(study: EditStudy, arm: Arm, names: Sequence[str]) -> tuple[pd.DataFr
     >>> scores, costs = run_arm(study, arms("atlas-gpt2")["rome"], study.names[:10])
     """
     mode = {"simultaneous": _simultaneous, "single": _single, "held_out": _held_out, "sequence": _sequences}[arm.mode]
-    with remembered_values():
+    with remembered():
         _search_together(study, arm, list(names))
         scores, costs = zip(*mode(study, arm, list(names)), strict=True)
     return pd.concat(scores, ignore_index=True), pd.DataFrame(list(costs))
