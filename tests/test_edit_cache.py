@@ -195,7 +195,8 @@ def test_removing_restores_and_the_order_of_entries_does_not_matter():
     for change in (less, replace(one, thresholds=both.thresholds), both, swapped):
         with change.applied(model):
             found.append(logits(model, OWN))
-    assert all(a.equal(b) for a, b in zip(found[0], found[1], strict=True))
+    # Edits are sought together: alone, one is the same to rounding.
+    assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(found[0], found[1], strict=True))
     assert all(a.equal(b) for a, b in zip(found[2], found[3], strict=True)) and swapped.edits == both.edits
     with pytest.raises(InputError, match="edit: found 'nobody'"):
         both.without("nobody")

@@ -8,7 +8,7 @@ import torch
 from tiny_models import KeepFloat64, tiny_model
 
 from knlib.editing.fine_tuning import answer_examples, examples_loss
-from knlib.editing.lafn_values import ShiftOptions, optimise_shift, shifted
+from knlib.editing.lafn_values import ShiftOptions, optimise_shifts, shifted
 from knlib.editing.requests import prompt_rows
 from knlib.editing.states import subject_keys
 from knlib.models import by_input
@@ -30,6 +30,10 @@ def rows_of(model, *contexts):
 
 def scale_of(model, value=0.3):
     return {layer: torch.full((model.n_neurons,), value) for layer in range(model.n_layers)}
+
+
+def optimise_shift(model, rows, pairs, scale, options, watch=True):
+    return optimise_shifts(model, rows.assign(part="x"), {"x": pairs}, scale, options, watch=watch)["x"]
 
 
 PAIRS = tuple((layer, neuron) for layer in (0, 2) for neuron in (1, 4, 5, 9))
@@ -98,6 +102,34 @@ def test_the_norm_stays_below_the_clamp_and_the_divergence_holds_back():
     held = optimise_shift(model, rows, PAIRS, scale_of(model), ShiftOptions(kl_weight=100.0, clamp=50.0))
     sizes = [sum(float(values.norm()) for _, values in found.values.values()) for found in (held, free)]
     assert sizes[0] < sizes[1]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_parts_that_run_together_find_what_each_finds_alone(kind):
+    """Each with its own neurons, its own end, and watched prompts or none."""
+    model = tiny_model(kind)
+    rows = rows_of(model, "locate", "held0")
+    rows = rows.assign(part=rows["language"])
+    rows = rows[rows["part"].eq("en") | ~rows.duplicated(["part"])].reset_index(drop=True)
+    pairs = {"en": PAIRS, "ja": ((0, 2), (1, 4), (1, 3))}
+    scale = {layer: torch.linspace(0.2, 0.6, model.n_neurons) for layer in range(model.n_layers)}
+    begin = {part: optimise_shift(model, own, pairs[part], scale, ShiftOptions(steps=0)).loss
+             for part, own in rows.groupby("part")}  # fmt: skip
+    steps = set()
+    for options in (
+        ShiftOptions(steps=4, kl_weight=0.5, weight_decay=0.3, clamp=0.5),
+        ShiftOptions(steps=4, stop=np.mean(list(begin.values()))),
+    ):
+        found = optimise_shifts(model, rows, pairs, scale, options)
+        for part, own in rows.groupby("part"):
+            alone = optimise_shift(model, own.reset_index(drop=True), pairs[part], scale, options)
+            assert found[part].steps == alone.steps and found[part].loss == pytest.approx(alone.loss, abs=1e-9)
+            for layer, (neurons, values) in alone.values.items():
+                assert found[part].values[layer][0] == neurons
+                assert torch.allclose(found[part].values[layer][1], values, atol=1e-9)
+            steps.add(alone.steps)
+    assert len(steps) > 1
+    assert not any(down._forward_pre_hooks for down in model.down_projections)
 
 
 def test_no_neurons_no_shift_and_nothing_is_left_behind():

@@ -9,8 +9,7 @@ from edit_requests import REQUESTS, TEXTS
 from tiny_models import KeepFloat64, tiny_model
 
 from knlib.editing.lafn_locate import LocateOptions, language_sets, layer_lift, neuron_states, pairwise_lift
-from knlib.editing.lafn_values import ShiftOptions, optimise_shift
-from knlib.editing.language_shifts import language_shifts
+from knlib.editing.lafn_values import ShiftOptions
 from knlib.editing.requests import prompt_rows, with_prefixes
 from knlib.editing.shift_geometry import (
     additivity_fit,
@@ -97,31 +96,6 @@ def test_a_linear_read_out_adds_up_exactly_and_a_saturated_one_does_not():
     read = torch.randn(3, DIMENSION, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     bent = planted(True, margins=lambda shift: torch.tanh(read @ shift / 10).numpy())
     assert additivity_fit(bent)["slope"] < 0.9
-
-
-@pytest.mark.parametrize("kind", ["gpt2", "llama"])
-def test_all_languages_in_one_pass_find_what_each_finds_alone(kind):
-    model = tiny_model(kind)
-    rows = prompt_rows(model, REQUESTS, CONTEXTS)
-    # Unlike many prompts, and a language that is done before the other.
-    rows = rows[
-        rows["edit"].eq("B") & (rows["language"].eq("en") | (rows.groupby(["edit", "language"]).cumcount() < 2))
-    ]
-    scale = {layer: torch.linspace(0.2, 0.6, model.n_neurons) for layer in range(model.n_layers)}
-    begin = {code: optimise_shift(model, own, PAIRS, scale, ShiftOptions(steps=0), watch=False).loss
-             for code, own in rows.groupby("language")}  # fmt: skip
-    between = np.mean(list(begin.values()))
-    for options in (
-        ShiftOptions(steps=4, kl_weight=0.5, weight_decay=0.3, clamp=0.5),
-        ShiftOptions(steps=4, stop=between),
-    ):
-        found = language_shifts(model, rows, PAIRS, scale, options)
-        for code, own in rows.groupby("language"):
-            alone = optimise_shift(model, own, PAIRS, scale, options, watch=False)
-            expected = torch.cat([alone.values[layer][1] for layer in (0, 1)])
-            assert torch.allclose(found[code], expected.double(), atol=1e-9)
-            assert options.clamp == 0.5 or alone.steps == 0 or begin[code] > between
-    assert not any(down._forward_pre_hooks for down in model.down_projections)
 
 
 def test_the_whole_check_is_the_same_again_and_in_another_order_of_edits():

@@ -17,11 +17,11 @@ from .cached_change import CachedChange
 from .changes import WeightChange, option_record
 from .gate_calibration import LEAST_COSINE, RelationGate
 from .lafn_locate import LocateOptions, language_sets, neuron_states, shared_neurons
-from .lafn_values import ShiftOptions, optimise_shift
+from .lafn_values import ShiftOptions, optimise_shifts
 from .memit import shares
 from .moments import second_moments, text_hash
 from .registry import register
-from .requests import prompt_rows
+from .requests import REQUEST, prompt_rows
 from .rome import stored_part
 from .states import output_module, subject_keys
 
@@ -70,18 +70,20 @@ def lafn(
     on, written = neuron_states(model, rows)
     gate_layer = model.n_layers // 2 if gate is None else gate.layer
     ends = end_states(model, rows["prompt"], gate_layer)
-    entries, log = [], []
-    for number, (edit, own) in enumerate(rows.groupby("edit", sort=False)):
+    chosen = {}
+    for edit, own in rows.groupby("edit", sort=False):
         sets, score = language_sets(on[own.index], written[own.index], own["language"], locate)
-        chosen = _neurons(model, sets, score, own, list(layers), neurons, locate, generator(seed, edit, "lafn"))
-        values = {}
-        for code, pairs in chosen.items():
-            part = own if code == SHARED else own[own["language"] == code]
-            shift = optimise_shift(model, part, pairs, scale, value)
-            values[code] = shift.values
-            log.append(
-                {"edit": edit, "language": code, "neurons": len(pairs), "loss": shift.loss, "steps": shift.steps}
-            )
+        for code, pairs in _neurons(
+            model, sets, score, own, list(layers), neurons, locate, generator(seed, edit, "lafn")
+        ).items():
+            chosen[edit, code] = pairs
+    part = [(edit, code if (edit, code) in chosen else SHARED) for edit, code in rows[REQUEST].to_numpy()]
+    found = optimise_shifts(model, rows.assign(part=part), chosen, scale, value)
+    log = [{"edit": edit, "language": code, "neurons": len(chosen[edit, code]), "loss": shift.loss, "steps": shift.steps}
+           for (edit, code), shift in found.items()]  # fmt: skip
+    entries = []
+    for number, (edit, own) in enumerate(rows.groupby("edit", sort=False)):
+        values = {code: shift.values for (owner, code), shift in found.items() if owner == edit}
         entries.append(_entry(number, edit, own, values, ends[own.index], names or {}))
     if gate is not None:
         gate.check(entries)

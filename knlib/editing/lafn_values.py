@@ -1,4 +1,4 @@
-"""What LAFN adds to a fact's shared neurons: one optimised change per layer, the same in all languages."""
+"""What LAFN adds to neurons: one optimised change per layer for all prompts of a part, such as an edit in all its languages."""
 
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -8,10 +8,11 @@ import torch
 
 from ..controls import Pairs
 from ..models import Model
+from ..prediction import TOKENS_PER_BATCH
 from ..sites import padded
 from .fine_tuning import answer_examples
 from .requests import subject_position
-from .states import subject_keys
+from .states import group_means, group_numbers, subject_keys
 from .suffix_pass import SuffixPass
 
 
@@ -41,53 +42,49 @@ class Shift:
     steps: int
 
 
-def optimise_shift(
+def optimise_shifts(
     model: Model,
     rows: pd.DataFrame,
-    pairs: Pairs,
+    pairs: dict[str, Pairs],
     scale: dict[int, torch.Tensor],
     options: ShiftOptions,
     *,
     watch: bool = True,
-) -> Shift:
-    """One shift of some neurons that makes an edit's new answers probable in all its languages at once.
+) -> dict[str, Shift]:
+    """Part -> the shift of its neurons that makes the new answers of its rows probable.
 
-    `rows`: of `prompt_rows`, of one edit; `pairs`: its neurons (layer, neuron); `scale`: layer -> rms of all its neurons on
-    neutral text, [neurons], so that the rate has no unit. With `watch` the last prompt of every language that has several
-    is not trained on: it says when to stop. Each language weighs alike. No neurons: no shift. Deterministic.
+    `rows`: of `prompt_rows`, with a column `part` (an edit, or a language of one); `pairs`: part -> neurons (layer, neuron);
+    `scale`: layer -> rms of all its neurons on neutral text, [neurons], so that the rate has no unit. With `watch` the last
+    prompt of every language that has several is not trained on: it says when to stop. In a part each language weighs alike.
+    No neurons: no shift. Parts do not depend on each other, and run together: a search of one is mostly overhead.
+    Deterministic.
 
     Example
     -------
-    >>> shift = optimise_shift(model, rows[rows["edit"] == "capital:FR"], pairs, scale, ShiftOptions())
-    >>> shift.values[3][1].shape
+    >>> shifts = optimise_shifts(model, rows.assign(part=rows["edit"]), {"capital:FR": pairs}, scale, ShiftOptions())
+    >>> shifts["capital:FR"].values[3][1].shape
     torch.Size([15])
     """
-    last = ~rows.duplicated("language", keep="last") & rows.duplicated("language", keep=False)
-    apart = watch and last.any()
-    layers = {layer: [n for at, n in pairs if at == layer] for layer in sorted({layer for layer, _ in pairs})}
-    if not layers:
-        return Shift({}, float("nan"), 0)
-    search = _Search(model, rows, layers, scale, options)
-    train, look = search.answers(rows[~last] if apart else rows), search.answers(rows[last]) if apart else None
-    essences = search.essences(rows)
-    adam = torch.optim.Adam(list(search.delta.values()), lr=options.lr)
-    for step in range(options.steps + 1):
-        with torch.enable_grad():
-            answer = search.loss_of(train)
-        with torch.no_grad():
-            loss = (search.loss_of(look) if apart else answer).item()
-        if loss < options.stop or step == options.steps:
-            break
-        with torch.enable_grad():
-            total = answer + options.kl_weight * search.divergence(essences) + search.decay()
-            for delta, gradient in zip(
-                search.delta.values(), torch.autograd.grad(total, list(search.delta.values())), strict=True
-            ):
-                delta.grad = gradient
-        adam.step()
-        search.clamp()
-    values = {layer: (own, (search.scale[layer] * search.delta[layer]).detach()) for layer, own in layers.items()}
-    return Shift(values, loss, step)
+    found = {part: Shift({}, float("nan"), 0) for part in rows["part"].unique()}
+    wanted = rows[rows["part"].map(lambda part: len(pairs[part]) > 0)]
+    for own in _chunks(wanted):
+        layers = sorted({layer for part in own["part"].unique() for layer, _ in pairs[part]})
+        found |= _Search(model, own.reset_index(drop=True), pairs, layers, scale, options, watch).run()
+    return found
+
+
+def _chunks(rows: pd.DataFrame):
+    """Parts that run together, within the budget of tokens (a letter is one at most)."""
+    parts, count = [], 0
+    for _, own in rows.groupby("part", sort=False):
+        size = len(own) * int(own["prompt"].str.len().max())
+        if parts and count + size > TOKENS_PER_BATCH:
+            yield pd.concat(parts)
+            parts, count = [], 0
+        parts.append(own)
+        count += size
+    if parts:
+        yield pd.concat(parts)
 
 
 @contextmanager
@@ -119,65 +116,159 @@ def shifted(model: Model, values: dict, shape, rows: list[int], columns: list[in
         yield
 
 
+@contextmanager
+def shifted_rows(model: Model, shifts: dict[int, torch.Tensor], shape, columns: list[int]):
+    """`shifts` (layer -> [rows, neurons]) are added to the down-projections' inputs, row i's at `columns[i]`.
+
+    Example
+    -------
+    >>> with shifted_rows(model, {3: torch.zeros(len(ids), model.n_neurons)}, ids.shape, ends):
+    ...     logits = model.network(input_ids=ids).logits
+    """
+
+    def hook_of(shift):
+        def hook(module, inputs):
+            grid = inputs[0].reshape(*shape, -1)
+            at = (torch.arange(len(shift), device=grid.device), torch.tensor(columns, device=grid.device))
+            changed = grid.index_put(at, shift.to(grid), accumulate=True)
+            return (changed.reshape(inputs[0].shape), *inputs[1:])
+
+        return hook
+
+    with ExitStack() as stack:
+        for layer, shift in shifts.items():
+            stack.callback(model.down_projections[layer].register_forward_pre_hook(hook_of(shift)).remove)
+        yield
+
+
+def asked_pass(model: Model, sequences: list, asked: list[int], positions: list[int], fixed: int) -> SuffixPass:
+    """Rows of tokens, what follows each at the column `asked`, and where changes enter (layers from `fixed` on)."""
+    ids, mask = padded(sequences, model.tokenizer.pad_token_id, "right", model.device)
+    rows, columns = torch.arange(len(ids), device=ids.device), torch.tensor(asked, device=ids.device)
+    return SuffixPass(model, ids, mask, rows, columns, positions, fixed=fixed)
+
+
+@dataclass(frozen=True, eq=False)
+class _Prompts:
+    """A pass over rows; of each row its part's number; of each asked place its part's, its target and share of the loss."""
+
+    passes: SuffixPass
+    rows: torch.Tensor
+    places: torch.Tensor
+    targets: torch.Tensor | None
+    share: torch.Tensor
+
+
 class _Search:
-    """The deltas [neurons of the layer], in units of `scale`, and what the loss is made of."""
+    """Adam on the deltas [parts, layers, neurons], in units of `scale`; a part that is done takes no part in later steps."""
 
-    def __init__(self, model: Model, rows: pd.DataFrame, layers: dict, scale: dict, options: ShiftOptions):
-        self.model, self.layers, self.options = model, layers, options
+    def __init__(
+        self, model: Model, rows: pd.DataFrame, pairs: dict, layers: list[int], scale: dict, options, watch: bool
+    ):
+        self.model, self.options, self.layers = model, options, layers
+        self.parts, device = list(rows["part"].unique()), model.device
         precision = torch.promote_types(model.down_projections[0].weight.dtype, torch.float32)
-        self.scale = {i: scale[i][own].to(model.device, precision) for i, own in layers.items()}
-        self.delta = {i: torch.zeros_like(found).requires_grad_() for i, found in self.scale.items()}
-        self.size = {i: float(subject_keys(model, rows, i).norm(dim=1).mean()) for i in layers}
-
-    def _values(self) -> dict:
-        return {i: (own, self.scale[i] * self.delta[i]) for i, own in self.layers.items()}
-
-    def answers(self, rows: pd.DataFrame) -> tuple:
-        """A pass over the rows with its targets and their shares (every language counts alike, in it every prompt)."""
-        languages = rows["language"]
-        shares = (1 / languages.map(languages.value_counts()) / languages.nunique()).tolist()
-        where, targets, share = answer_examples(self.model, rows, shares=shares)
-        return self._pass(where, rows["position"].tolist()), targets, share
-
-    def _pass(self, where: tuple, positions: list[int]) -> SuffixPass:
-        return SuffixPass(self.model, *where, positions, fixed=min(self.layers))
-
-    def _log_probabilities(self, passes: SuffixPass) -> torch.Tensor:
-        def change(shape, rows, columns):
-            return shifted(self.model, self._values(), shape, list(range(len(rows))), columns)
-
-        return passes.logits(change).float().log_softmax(-1)
-
-    def loss_of(self, answers: tuple) -> torch.Tensor:
-        passes, targets, share = answers
-        return -(self._log_probabilities(passes).gather(1, targets[:, None])[:, 0] * share).sum()
-
-    def essences(self, rows: pd.DataFrame) -> tuple:
-        """A pass over the bare subjects, and what the unedited model expects behind them: nothing is shifted yet."""
-        model, (before, _) = self.model, self.model.specials
-        subjects = list(dict.fromkeys(rows["subject"]))
-        ids, mask = padded(
-            [(*before, *model.pieces(s)) for s in subjects], model.tokenizer.pad_token_id, "right", model.device
-        )
-        columns = [subject_position(model, s, s)[0] for s in subjects]
-        where = (ids, mask, torch.arange(len(ids), device=ids.device), torch.tensor(columns, device=ids.device))
-        passes = self._pass(where, columns)
+        self.pairs = {part: sorted(pairs[part]) for part in self.parts}
+        self.unit = torch.stack([scale[layer] for layer in layers]).to(device, precision)
+        self.mask = torch.zeros(len(self.parts), *self.unit.shape, device=device, dtype=precision)
+        for number, part in enumerate(self.parts):
+            at = torch.tensor([(layers.index(layer), neuron) for layer, neuron in self.pairs[part]], device=device)
+            self.mask[number, at[:, 0], at[:, 1]] = 1
+        self.delta = torch.zeros_like(self.mask).requires_grad_()
+        numbers = group_numbers(rows, ["part"])
+        norms = torch.stack([subject_keys(model, rows, layer).norm(dim=1) for layer in layers], 1)
+        self.size = group_means(norms, numbers).to(self.unit)
+        groups = ["part", "language"]
+        last = ~rows.duplicated(groups, keep="last") & rows.duplicated(groups, keep=False) & watch
+        self.train = self._answers(rows[~last], numbers)
+        self.look = self._answers(rows[last], numbers) if last.any() else None
+        self.watched = torch.zeros(len(self.parts), dtype=torch.bool, device=device)
+        self.watched[numbers[last.to_numpy(copy=True)].to(device)] = True
+        self.essences = self._essences(rows, numbers)
         with torch.no_grad():
-            return passes, self._log_probabilities(passes)
+            self.old = self._log_probabilities(self.essences, None)[0]
 
-    def divergence(self, essences: tuple) -> torch.Tensor:
-        passes, old = essences
-        found = self._log_probabilities(passes)
-        return (found.exp() * (found - old)).sum(-1).mean()
+    def _answers(self, rows: pd.DataFrame, numbers: torch.Tensor) -> _Prompts:
+        language = rows.groupby(["part", "language"], sort=False)["prompt"].transform("size")
+        count = rows.groupby("part", sort=False)["language"].transform("nunique")
+        where, targets, share = answer_examples(self.model, rows, shares=(1 / language / count).tolist())
+        passes = SuffixPass(self.model, *where, rows["position"].tolist(), fixed=min(self.layers))
+        own = numbers[torch.tensor(rows.index)].to(self.model.device)
+        return _Prompts(passes, own, own[where[2]], targets, share.to(self.unit))
 
-    def decay(self) -> torch.Tensor:
-        # The norm has no gradient at 0, where the search starts.
-        sizes = [((self.scale[i] * d).square().sum() + 1e-30).sqrt() / self.size[i] ** 2 for i, d in self.delta.items()]
-        return self.options.weight_decay * sum(sizes)
+    def _essences(self, rows: pd.DataFrame, numbers: torch.Tensor) -> _Prompts:
+        """Behind the bare subjects."""
+        model, subjects = self.model, rows.drop_duplicates(["part", "subject"])
+        sequences = [(*model.specials[0], *model.pieces(subject)) for subject in subjects["subject"]]
+        ends = [subject_position(model, subject, subject)[0] for subject in subjects["subject"]]
+        own = numbers[torch.tensor(subjects.index)].to(model.device)
+        share = (1 / subjects.groupby("part")["subject"].transform("size")).tolist()
+        passes = asked_pass(model, sequences, ends, ends, min(self.layers))
+        return _Prompts(passes, own, own, None, torch.tensor(share, device=model.device).to(self.unit))
+
+    def _values(self) -> torch.Tensor:
+        return self.unit * self.delta * self.mask
+
+    def _log_probabilities(self, prompts: _Prompts, open_: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """At the asked places of the open parts (None: of all), and which places these are."""
+        values = self._values()
+        kept = None if open_ is None else set(torch.nonzero(open_[prompts.rows])[:, 0].tolist())
+
+        def change(shape, rows, columns):
+            own = values[prompts.rows[torch.tensor(rows, device=values.device)]]
+            return shifted_rows(self.model, dict(zip(self.layers, own.unbind(1), strict=True)), shape, columns)
+
+        places = slice(None) if open_ is None else open_[prompts.places]
+        return prompts.passes.logits(change, kept).float().log_softmax(-1), places
+
+    def _losses(self, prompts: _Prompts, open_: torch.Tensor) -> torch.Tensor:
+        """Mean -log p of the new answers' tokens, [parts]."""
+        found, places = self._log_probabilities(prompts, open_)
+        loss = -found.gather(1, prompts.targets[places][:, None])[:, 0].to(self.unit) * prompts.share[places]
+        return loss.new_zeros(len(self.parts)).index_add(0, prompts.places[places], loss)
+
+    def _norms(self) -> torch.Tensor:
+        # No gradient at 0, where the search starts, without the addend.
+        return (self._values().square().sum(2) + 1e-30).sqrt()
+
+    def _penalties(self, open_: torch.Tensor) -> torch.Tensor:
+        found, places = self._log_probabilities(self.essences, open_)
+        divergence = (found.exp() * (found - self.old[places])).sum(-1) * self.essences.share[places]
+        decay = (self._norms() / self.size.square())[open_].sum()
+        return self.options.kl_weight * divergence.sum() + self.options.weight_decay * decay
 
     @torch.no_grad()
-    def clamp(self) -> None:
-        for i, delta in self.delta.items():
-            norm = float((self.scale[i] * delta).norm())
-            if norm > self.options.clamp * self.size[i]:
-                delta.mul_(self.options.clamp * self.size[i] / norm)
+    def _clamp(self) -> None:
+        self.delta.mul_((self.options.clamp * self.size / self._norms()).clamp(max=1)[:, :, None])
+
+    def run(self) -> dict[str, Shift]:
+        options, found = self.options, {}
+        adam = torch.optim.Adam([self.delta], lr=options.lr)
+        open_ = torch.ones(len(self.parts), dtype=torch.bool, device=self.unit.device)
+        for step in range(options.steps + 1):
+            with torch.enable_grad():
+                answer = self._losses(self.train, open_)
+            losses = answer.detach()
+            if (open_ & self.watched).any():
+                with torch.no_grad():
+                    losses = torch.where(self.watched, self._losses(self.look, open_ & self.watched), losses)
+            ends = open_ & ((losses < options.stop) | (step == options.steps))
+            values = self._values().detach()
+            for number in torch.nonzero(ends)[:, 0].tolist():
+                part = self.parts[number]
+                found[part] = Shift(self._of(part, values[number]), float(losses[number]), step)
+            open_ = open_ & ~ends
+            if not open_.any():
+                return found
+            with torch.enable_grad():
+                total = answer[open_].sum() + self._penalties(open_)
+                (self.delta.grad,) = torch.autograd.grad(total, self.delta)
+            adam.step()
+            self._clamp()
+        return found
+
+    def _of(self, part: str, values: torch.Tensor) -> dict[int, tuple[list[int], torch.Tensor]]:
+        layers: dict[int, list[int]] = {}
+        for layer, neuron in self.pairs[part]:
+            layers.setdefault(layer, []).append(neuron)
+        return {layer: (own, values[self.layers.index(layer)][own].clone()) for layer, own in layers.items()}

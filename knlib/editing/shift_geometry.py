@@ -1,7 +1,7 @@
 """Do languages want the same change of a fact's shared neurons? Each language's own shift, side by side (the CLM-Bench check).
 
 CLM-Bench (arXiv 2601.17397) finds edit vectors of two languages nearly orthogonal and mixed editing additive. A shift that all
-languages share (`optimise_shift`) assumes otherwise. Here every shift of a fact is of the same neurons, so cosines compare.
+languages share (`knlib.editing.lafn`) assumes otherwise. Here every shift of a fact is of the same neurons, so cosines compare.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,8 +18,7 @@ from ..errors import InputError, Literal
 from ..models import Model
 from ..prediction import AnswerRows, answer_tokens
 from ..statistics import mean
-from .lafn_values import ShiftOptions, optimise_shift
-from .language_shifts import asked_pass, language_shifts, shifted_logits
+from .lafn_values import ShiftOptions, asked_pass, optimise_shifts, shifted
 from .moments import second_moments
 from .requests import prompt_rows
 from .states import output_module
@@ -85,13 +84,19 @@ def shift_cosines(
     parts = []
     for edit, own in edits.items():
         pairs, other = neurons[edit], _other(edit, edits)
-        alone = language_shifts(model, own, pairs, scale, options)
+
+        def found(rows, pairs=pairs):
+            """Part -> shift; nothing is watched: of halves of few prompts too little would be left."""
+            shifts = optimise_shifts(model, rows, dict.fromkeys(rows["part"], pairs), scale, options, watch=False)
+            return {part: _flat(shift.values) for part, shift in shifts.items()}
+
+        alone = found(own.assign(part=own["language"]))
         half = own.assign(part=own["language"] + " " + (own.groupby("language").cumcount() % 2).astype(str))
-        both = language_shifts(model, half, pairs, scale, options)
+        both = found(half)
         halves = [{code: both[f"{code} {number}"] for code in alone} for number in (0, 1)]
-        foreign = language_shifts(model, edits[other], pairs, scale, options) if other else {}
+        foreign = found(edits[other].assign(part=edits[other]["language"])) if other else {}
         reader = _Reader(model, own.drop_duplicates("language"), pairs)
-        shared = _flat(optimise_shift(model, own, pairs, scale, options, watch=False).values)
+        shared = found(own.assign(part=edit))[edit]
         hits = {"sum": reader.hits(sum(alone.values())).mean(), "shared": reader.hits(shared).mean(),
                 "alone": np.mean([reader.hits(shift)[i] for i, shift in enumerate(alone.values())])}  # fmt: skip
         parts.append(fact_geometry(edit, alone, halves, other, foreign, reader.margins, hits))
@@ -209,15 +214,22 @@ class _Reader:
         helper, table = AnswerRows(model), list(requests.itertuples())
         sequences = [tuple(helper.row(r.prompt, (), 0, r.space, r.suffix)) for r in table]
         ends, fixed = [len(sequence) - 1 for sequence in sequences], min(layer for layer, _ in pairs)
-        self.model, self.pairs = model, pairs
+        self.model, self.layers = model, {}
+        for layer, neuron in sorted(pairs):
+            self.layers.setdefault(layer, []).append(neuron)
         self.passes = asked_pass(model, sequences, ends, requests["position"].tolist(), fixed)
         self.new = [answer_tokens(model, r.prompt, r.space, r.new)[0] for r in table]
         self.old = [answer_tokens(model, r.prompt, r.space, r.answer)[0] for r in table]
 
     @torch.no_grad()
     def _logits(self, shift: torch.Tensor) -> np.ndarray:
-        shifts = shift.expand(len(self.new), -1)
-        return shifted_logits(self.model, self.passes, self.pairs, shifts).double().cpu().numpy()
+        split = shift.split([len(own) for own in self.layers.values()])
+        values = {layer: (own, part) for (layer, own), part in zip(self.layers.items(), split, strict=True)}
+
+        def change(shape, rows, columns):
+            return shifted(self.model, values, shape, list(range(len(rows))), columns)
+
+        return self.passes.logits(change).double().cpu().numpy()
 
     def margins(self, shift: torch.Tensor) -> np.ndarray:
         """Logit of the new answer's first token minus the old one's, [requests]."""

@@ -8,7 +8,7 @@ from ..models import Model
 
 MODES = ("simultaneous", "single", "held_out", "sequence")
 LENGTHS = (1, 10, 100)  # of the sequences
-FEW, FEWER = 60, 20  # edits of the controls; of the modes that search once per language
+FEW, FEWER = 20, 10  # edits of the controls; of the modes that search once per language
 SEEDS = 5  # of the random neurons
 NONE = "none"  # the unedited model's row
 
@@ -53,10 +53,10 @@ def arms(model: Model) -> dict[str, Arm]:
         Arm("ft_m", "ft_m", tuned),
         Arm("kn", "kn", turned),
         Arm("cas", "cas", turned),
-        Arm("rome", "rome", {"layer": early[0], "value": replace(value, clamp=20.0)}),
+        Arm("rome", "rome", {"layer": early[0], "value": replace(value, clamp=20.0), "together": True}),
         Arm("memit", "memit", {"layers": early, "lam": 100.0, "value": value}),
         Arm("alphaedit", "alphaedit", {"layers": early, "ridge": 0.1, "value": value}),
-        Arm("langedit", "langedit", {"layers": early, "ridge": 0.1, "value": value}),
+        Arm("langedit", "langedit", {"layers": early, "ridge": 0.1, "value": value}, edits=FEW),
         Arm("grace", "grace", {"layer": middle, "eps": 60.0}),
         Arm("ike", "ike"),
         Arm("lafn", "lafn", lafn | {"neurons": "located"}, contexts=1),
@@ -72,6 +72,6 @@ def arms(model: Model) -> dict[str, Arm]:
     modes = [replace(by_id[name], id=f"{name}_{mode}", mode=mode, edits=FEWER)
              for mode in ("single", "held_out") for name in ("rome", "memit", "lafn_all")]  # fmt: skip
     sequences = [replace(by_id[name], id=f"{name}_sequence", mode="sequence", edits=max(LENGTHS), options=by_id[name].options | more)
-                 for name, more in (("ft_m", {}), ("rome", {}), ("memit", {"batch": 1}), ("alphaedit", {"batch": 1}),
+                 for name, more in (("ft_m", {}), ("rome", {"together": False}), ("memit", {"batch": 1}), ("alphaedit", {"batch": 1}),
                                     ("grace", {}), ("lafn_all", {}))]  # fmt: skip
     return {arm.id: arm for arm in (*base, *controls, *modes, *sequences)}

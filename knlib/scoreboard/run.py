@@ -19,7 +19,8 @@ from .study import EditStudy
 
 BY = ["edit", "edited_in", "length", "kind", "language"]
 ALL = "all"
-SPREAD = ("memit", "alphaedit")  # editors that spread values of the last layer's output
+SPREAD = ("rome", "memit", "alphaedit")  # editors that begin with values on the unedited model
+INDEPENDENT = ("lafn",)  # editors whose edits do not depend on each other: sought together, each acts alone
 REMEMBERED = 24  # of the unedited model's answers to an edit's questions: some megabytes each
 
 
@@ -43,41 +44,62 @@ def run_arm(study: EditStudy, arm: Arm, names: Sequence[str]) -> tuple[pd.DataFr
 
 
 def _search_together(study: EditStudy, arm: Arm, names: list[str]) -> None:
-    """Values of `SPREAD` editors on the unedited model depend on nothing but their request: one search for all edits, where
-    each alone would mostly wait for small matrices."""
+    """Values that depend on nothing but their request and the unedited model: one search for all edits, where each alone would
+    mostly wait for small matrices."""
     if arm.editor in SPREAD and arm.mode != "sequence":
         requests = study.requests(names)
         given = study.inputs(arm, requests)
         rows = prompt_rows(study.model, requests, given.get("contexts"))
-        optimise_values(study.model, rows, given["layers"][-1], where="block", options=given["value"])
+        layer, where = (given["layers"][-1], "block") if "layers" in given else (given["layer"], "mlp")
+        optimise_values(study.model, rows, layer, where=where, options=given["value"])
 
 
 def _simultaneous(study: EditStudy, arm: Arm, names: list[str]) -> Iterator:
-    for name in names:
-        yield _edited(study, arm, [name], study.requests([name]), _asked(study, [name]), ALL)
+    for name, found in _found(study, arm, names, study.requests(names)):
+        yield _edited(study, [name], *found, _asked(study, [name]), ALL)
 
 
 def _single(study: EditStudy, arm: Arm, names: list[str]) -> Iterator:
-    for name in names:
-        requests, asked = study.requests([name]), _asked(study, [name], EDITED)
-        for language in requests["language"]:
-            own = requests[requests["language"] == language].reset_index(drop=True)
-            yield _edited(study, arm, [name], own, asked, language)
+    requests = study.requests(names)
+    for language in requests["language"].unique():
+        for name, found in _found(study, arm, names, requests[requests["language"] == language]):
+            yield _edited(study, [name], *found, _asked(study, [name], EDITED), language)
 
 
 def _held_out(study: EditStudy, arm: Arm, names: list[str]) -> Iterator:
-    for name in names:
-        requests, asked = study.requests([name]), _asked(study, [name], EDITED)
-        for language in requests["language"]:
-            own = requests[requests["language"] != language].reset_index(drop=True)
-            yield _edited(study, arm, [name], own, asked[asked["language"] == language], f"-{language}")
+    requests = study.requests(names)
+    for language in requests["language"].unique():
+        for name, found in _found(study, arm, names, requests[requests["language"] != language]):
+            asked = _asked(study, [name], EDITED)
+            yield _edited(study, [name], *found, asked[asked["language"] == language], f"-{language}")
+
+
+def _found(study: EditStudy, arm: Arm, names: list[str], requests: pd.DataFrame) -> Iterator:
+    """(edit, (its change, seconds of the search)) of each edit alone."""
+    if arm.editor in INDEPENDENT:
+        whole, seconds = _find(study, arm, requests)
+        for name in names:
+            change = whole
+            for other in names:
+                change = change if other == name else change.without(other)
+            yield name, (change, seconds / len(names))
+    else:
+        for name in names:
+            yield name, _find(study, arm, requests[requests["edit"] == name])
+
+
+def _find(study: EditStudy, arm: Arm, requests: pd.DataFrame) -> tuple:
+    requests = requests.reset_index(drop=True)
+    start = time.perf_counter()
+    change = find_change(arm.editor, study.model, requests, **study.inputs(arm, requests))
+    return change, time.perf_counter() - start
 
 
 def _sequences(study: EditStudy, arm: Arm, names: list[str]) -> Iterator:
     """The first 1, 10 and 100 edits, each time one after another on the unedited model; all are asked at the end."""
     for length in [n for n in LENGTHS if n <= len(names)]:
         own = names[:length]
-        yield _edited(study, arm, own, study.requests(own), _asked(study, own), ALL, drift=True)
+        yield _edited(study, own, *_find(study, arm, study.requests(own)), _asked(study, own), ALL, drift=True)
 
 
 def _asked(study: EditStudy, names: list[str], kinds: Sequence[str] | None = None) -> pd.DataFrame:
@@ -86,14 +108,11 @@ def _asked(study: EditStudy, names: list[str], kinds: Sequence[str] | None = Non
     return questions[questions["kind"].isin(kinds) if kinds else questions["kind"] != "ceiling"]
 
 
-def _edited(study: EditStudy, arm: Arm, names: list[str], requests: pd.DataFrame, asked: pd.DataFrame, edited_in: str,
+def _edited(study: EditStudy, names: list[str], change, seconds: float, asked: pd.DataFrame, edited_in: str,
             drift: bool = False):  # fmt: skip
     model, asked = study.model, asked.reset_index(drop=True)
     before = _before(study, asked) if len(names) == 1 and edited_in == ALL else ask(model, asked)
     loss = text_loss(model, study.drift_texts) if drift else None
-    start = time.perf_counter()
-    change = find_change(arm.editor, model, requests, **study.inputs(arm, requests))
-    seconds = time.perf_counter() - start
     with change.applied(model):
         found = effects(asked, before, ask(model, change.queries(asked)))
         lost = text_loss(model, study.drift_texts) - loss if drift else None
