@@ -1,4 +1,4 @@
-"""Localizers: what they find where the neurons are known, what they leave out and count, and what must not matter."""
+"""Localizers: what they find where the neurons are known, what must not matter, how stable it is, and the registry."""
 
 from dataclasses import replace
 from importlib import import_module
@@ -8,64 +8,17 @@ from pkgutil import iter_modules
 import numpy as np
 import pandas as pd
 import pytest
+from localizer_cases import OURS, case, counts, pairs, planted, random_case
 from synthetic_neurons import SETTINGS, attributions_of, best_f1, f1, synthetic
 
 import knlib.localization as localization
 from knlib.errors import InputError
-from knlib.localization import LOCALIZERS, Verdict, localize, register, relation_neurons, sharing
+from knlib.localization import LOCALIZERS, Verdict, localize, register, sharing
 from knlib.localization.gates import gather
 from knlib.localization.matrice import re_lcb
 from knlib.localization.stability import stability
 
-OURS = ("kn_share", "amig", "mean", "min_lang", "cas", "re_lcb")
-ROWS = ["relation", "fact", "language", "reason", "count"]
-
-
-def case(scores, *, relation="capital", answers=None, probability=None, **columns):
-    """Attributions and queries from {fact: {language: [queries][neurons] or [queries][layers][neurons]}}."""
-    rows, values = [], []
-    for fact, languages in scores.items():
-        for code, queries in languages.items():
-            for number, value in enumerate(queries):
-                answer = (answers or {}).get(fact, fact)
-                rows.append((f"{fact}|{code}/{number}", fact, relation, code, answer))
-                values.append(np.atleast_2d(np.asarray(value, dtype=float)))
-    queries = pd.DataFrame(rows, columns=["query", "fact", "relation", "language", "answer"]).assign(**columns)
-    return attributions_of(np.array(values), queries["query"], probability), queries
-
-
-def pairs(table, scope="all", fact=None):
-    rows = table[(table["scope"] == scope) & ((table["fact"] == fact) | (fact is None))]
-    return set(zip(rows["layer"].tolist(), rows["neuron"].tolist(), strict=True))
-
-
-def random_case(seed=0, facts=3, neurons=40, codes=("en", "ru", "ja", "tr")):
-    """Facts with some neurons that serve all languages, and noise."""
-    draw = np.random.default_rng(seed)
-    scores = {}
-    for i in range(facts):
-        shared = draw.choice(neurons, 4, replace=False)
-        scores[f"fact {i}"] = {}
-        for code in codes:
-            value = 0.15 * draw.random((draw.integers(2, 5), 2, neurons))
-            value[:, 1, shared] += draw.uniform(0.3, 1, 4)
-            scores[f"fact {i}"][code] = value
-    attributions, queries = case(scores)
-    return attributions, queries.assign(entropy=draw.uniform(0.05, 0.6, len(queries)))
-
-
 # What is found
-
-
-def planted():
-    """Layer 1 has neurons 2 and 5 in four languages; layer 0 has neuron 3 in Russian and 4 in Japanese alone."""
-    scores = {}
-    for code in ("en", "ru", "ja", "tr"):
-        value = np.zeros((4, 2, 8))
-        value[:, 1, [2, 5]] = 1.0, 0.7
-        value[:, 0, {"ru": [3], "ja": [4]}.get(code, [])] = 0.9
-        scores[code] = value
-    return case({"capital:FR": scores}, entropy=0.1)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -133,215 +86,6 @@ def test_a_neuron_table_holds_what_was_asked_of_the_attributions():
     part = localize("min_lang", attributions, only.sample(frac=1, random_state=0), resamples=5)
     pd.testing.assert_frame_equal(part, whole[whole["fact"] == "fact 1"].reset_index(drop=True))
     assert list(part) == [*localization.TABLE_COLUMNS, "relation_generic"]
-
-
-# KN
-
-
-def votes(queries, agree):
-    """One neuron reaches 1 in `agree` of the queries of three languages; another in all of them."""
-    return case({"f": {code: [[1.0 * (i < agree), 1.0] for i in range(queries)] for code in ("en", "ru", "ja")}})
-
-
-@pytest.mark.parametrize("queries, agree, options, kept", [
-    (4, 3, {}, True), (4, 2, {}, False), (2, 2, {}, True), (2, 1, {}, False), (2, 2, {"strict_floor": True}, False),
-    (10, 7, {}, True), (10, 6, {}, False), (10, 6, {"p": 0.6}, True), (10, 6, {"p": {"en": 0.6, "ru": 0.6, "ja": 0.7}}, False),
-    (4, 2, {"p": 0.5}, False), (4, 2, {"p": 0.5, "floor": 0}, True),
-])  # fmt: skip
-def test_votes_of_queries(queries, agree, options, kept):
-    table = localize("kn_share", *votes(queries, agree), resamples=0, **options)
-    assert ((0, 0) in pairs(table)) == kept
-    assert ((0, 1) in pairs(table)) == (not options.get("strict_floor"))
-
-
-def test_refinement_moves_the_share_until_two_to_five_neurons_are_left():
-    """n neurons, neuron i in the first 20 - i of 20 queries: a share p leaves those with 20 - i >= 20 p."""
-    value = np.array([[1.0 if q < 20 - i else 0.0 for i in range(12)] for q in range(20)])
-    attributions, queries = case({"f": dict.fromkeys(("en", "ru", "ja"), value)})
-    plain = localize("kn_share", attributions, queries, resamples=0)
-    assert len(pairs(plain, "en")) == 7  # 20 - i >= 14
-    refined = localize("kn_share", attributions, queries, resamples=0, refine=True)
-    assert len(pairs(refined, "en")) == 5  # p .8: 20 - i >= 16
-    # Too few: p falls, six times at most.
-    few = np.array([[1.0 if q < share else 0.0 for share in (20, 12, 7, *[0] * 9)] for q in range(20)])
-    attributions, queries = case({"f": {"en": few, "ru": few, "ja": value}})
-    refined = localize("kn_share", attributions, queries, resamples=0, refine=True)
-    assert [len(pairs(refined, code)) for code in ("en", "ru", "ja")] == [2, 2, 5]  # every language on its own
-    hopeless = np.array([[1.0 if q < share else 0.0 for share in (20, 7)] for q in range(20)])
-    refined = localize("kn_share", *case({"f": dict.fromkeys(("en", "ru", "ja"), hopeless)}), resamples=0, refine=True)
-    assert len(pairs(refined, "en")) == 1  # p .4 = 8 of 20 is the end
-
-
-def test_relation_neurons():
-    scores = {f"f{i}": {c: [[1.0, i < 2, i == 5]] * 3 for c in ("en", "ru", "ja")} for i in range(12)}
-    table = localize("kn_share", *case(scores), resamples=0, drop_generic=False)
-    found = relation_neurons(table)
-    everywhere = found[found["scope"] == "all"]
-    assert everywhere[["neuron", "facts"]].values.tolist() == [[0, 12], [1, 2]]
-    assert everywhere["share"].tolist() == [1, pytest.approx(2 / 12)]
-    assert len(relation_neurons(table, share=0.5)) == 4  # one neuron, three languages and all
-
-
-# AMIG
-
-
-def test_amig_takes_what_is_above_the_threshold_of_the_language():
-    attributions, queries = case({"f": {"en": [[0.25, 0.2, 1], [0, 0, 1]], "zh": [[0.21, 0.9, 1], [0, 0, 1]]}})
-    found = localize("amig", attributions, queries, min_languages=2, resamples=0)
-    assert pairs(found) == {(0, 0), (0, 2)}  # .2 is not above .2
-    found = localize("amig", attributions, queries, min_languages=2, resamples=0, t={"en": 0.3, "zh": 0.2})
-    assert pairs(found) == {(0, 2)} and pairs(found, "zh") == {(0, 0), (0, 1), (0, 2)}
-    with pytest.raises(InputError, match="one for zh"):
-        localize("amig", attributions, queries, t={"en": 0.3})
-
-
-# MATRICE
-
-
-def shared_by(k, codes):
-    return case({"f": {code: [[0.5 * (i < k), 1.0]] for i, code in enumerate(codes)}}, entropy=0.1)
-
-
-def test_agnostic_needs_a_share_of_the_languages():
-    codes = ["en", "de", "fr", "es", "pt", "ru", "ar", "hi", "zh", "ja", "ko", "tr"]
-    for k, bare, default in ((12, True, True), (10, True, True), (9, True, False), (8, False, False)):
-        attributions, queries = shared_by(k, codes)
-        assert ((0, 0) in pairs(localize("re_lcb", attributions, queries, rho=0, resamples=0))) == bare
-        assert ((0, 0) in pairs(localize("re_lcb", attributions, queries, resamples=0))) == default
-
-
-def test_at_most_k_max_neurons_the_best_ones():
-    value = np.linspace(1, 0.5, 30)
-    attributions, queries = case({"f": {code: [value, value] for code in ("en", "ru", "ja")}}, entropy=0.1)
-    assert pairs(localize("re_lcb", attributions, queries, resamples=0)) == {(0, i) for i in range(20)}
-    assert len(pairs(localize("re_lcb", attributions, queries, resamples=0, k_max=None))) == 30
-
-
-def test_an_uncertain_query_weighs_less():
-    attributions, queries = case({"f": {code: [[1, 0.4], [0, 1]] for code in ("en", "ru", "ja")}})
-    sure = queries.assign(entropy=[0.1, 0.9] * 3)
-    table = localize("re_lcb", attributions, sure, resamples=0)
-    row = table[(table["scope"] == "all") & (table["neuron"] == 0)].iloc[0]
-    assert row["mu"] == pytest.approx(0.9)
-    assert row["n_l"] == pytest.approx(1 / (0.9**2 + 0.1**2))
-    fact = gather(attributions, sure, min_gold_prob=0, max_entropy=1)[0][0]
-    assert re_lcb(fact, ablate=("certainty", "query", "language"), kappa=0).score[0] == pytest.approx(0.5)
-    assert fact.certainty.tolist() == pytest.approx([0.9, 0.1] * 3)
-    floor = gather(attributions, queries.assign(entropy=1.0), min_gold_prob=0, max_entropy=1)[0][0]
-    assert (floor.certainty == 0.05).all()
-
-
-def test_kappa_widens_the_bound():
-    attributions, queries = random_case()
-    fact = gather(attributions, queries, min_gold_prob=0, max_entropy=1)[0][0]
-    mean, bound, wider = (re_lcb(fact, kappa=k).score for k in (0, 1, 2))
-    assert np.allclose(mean - bound, bound - wider) and (mean > bound).all()
-    with pytest.raises(InputError, match="kappa"):
-        re_lcb(fact, kappa=-1)
-
-
-# What is left out, and counted
-
-
-def counts(report, **where):
-    rows = report[np.logical_and.reduce([report[k] == v for k, v in where.items()])]
-    return int(rows["count"].sum())
-
-
-def test_a_query_the_model_does_not_know_is_left_out_and_counted():
-    value = {"en": [[1, 0]] * 3, "ru": [[1, 0]] * 2, "ja": [[1, 0]] * 2, "tr": [[0, 1]] * 2, "ko": [[-1, -2]] * 2}
-    p = [0.5, 0.5, 9e-4] + [0.5] * 4 + [1e-9] * 2 + [0.5] * 2
-    attributions, queries = case({"f": value}, probability=p, entropy=0.1)
-    table, report = localize("mean", attributions, queries, resamples=0, report=True)
-    assert list(report) == ROWS
-    assert counts(report, reason="improbable", language="en") == 1
-    assert (
-        counts(report, reason="improbable", language="tr")
-        == counts(report, reason="no_valid_query", language="tr")
-        == 2
-    )
-    assert counts(report, reason="no_positive_score") == 2 and counts(report, reason="no_valid_query") == 4
-    assert set(table["scope"]) == {"all", "en", "ja", "ru"}  # nothing of what Turkish and Korean do not know
-    row = table[table["scope"] == "all"].iloc[0]
-    assert (row["mu"], row["queries"], row["languages"], row["neuron"]) == (1, 6, 3, 0)
-    assert table.attrs["left_out"] == {
-        "generic_not_judged": 4,
-        "improbable": 3,
-        "no_positive_score": 2,
-        "no_valid_query": 4,
-    }
-    assert pd.concat([table, localize("cas", attributions, queries, resamples=0)]).shape[1] == table.shape[1]
-
-
-def test_the_geometric_mean_of_an_answers_tokens_is_what_must_be_probable():
-    attributions, queries = case({"f": {c: [[1, 0]] for c in ("en", "ru", "ja")}}, probability=[1e-6, 1e-6, 0.5])
-    assert not pairs(localize("mean", attributions, queries, resamples=0))
-    assert pairs(localize("mean", attributions, queries.assign(n_sites=[2, 3, 1]), resamples=0)) == {(0, 0)}
-    assert pairs(localize("mean", attributions, queries.assign(probability=0.5), resamples=0)) == {(0, 0)}
-
-
-def test_a_language_the_model_is_unsure_in_is_left_out_and_counted():
-    value = {code: [[1, 0], [1, 0]] for code in ("en", "ru", "ja", "tr")}
-    attributions, queries = case({"f": value}, entropy=[0.1, 0.1, 0.2, 0.2, 0.7, 0.9, 0.85, 0.8])
-    table, report = localize("kn_share", attributions, queries, resamples=0, report=True)
-    assert "tr" not in set(table["scope"]) and "ja" in set(table["scope"])  # mean .825; .8 is not above .8
-    assert counts(report, reason="entropy", language="tr") == 2
-    table, report = localize("kn_share", attributions, queries.drop(columns="entropy"), resamples=0, report=True)
-    assert "tr" in set(table["scope"]) and counts(report, reason="entropy_unknown") == 8
-
-
-def test_all_languages_need_three_of_two_families():
-    def scopes(codes, **options):
-        attributions, queries = case({"f": {code: [[1, 0]] for code in codes}})
-        table, report = localize("min_lang", attributions, queries, resamples=0, report=True, **options)
-        return set(table["scope"]), report
-
-    found, report = scopes(["en", "ru"])
-    assert found == {"en", "ru"} and counts(report, reason="few_languages", language="all", fact="f") == 2
-    assert "all" in scopes(["en", "zh"], min_languages=2)[0]
-    found, report = scopes(["en", "ru", "hi"])  # all Indo-European
-    assert "all" not in found and counts(report, reason="one_family") == 3
-    assert "all" in scopes(["fr", "es", "tr"])[0] and "all" in scopes(["xx", "yy", "zz"])[0]
-
-
-def test_generic_neurons_are_judged_only_among_enough_facts_and_objects():
-    def located(facts, objects, **options):
-        # Neuron 0 is everybody's, 1 and 2 belong to two facts, 3 + i is the fact's own.
-        rows = {f"f{i}": [[1.0, i < 2, 2 <= i < 5] + [i == j for j in range(facts)]] for i in range(facts)}
-        scores = {f: dict.fromkeys(("en", "ru", "ja"), row) for f, row in rows.items()}
-        attributions, queries = case(scores, answers={f"f{i}": f"o{i % objects}" for i in range(facts)})
-        return localize("amig", attributions, queries, resamples=0, report=True, **options)
-
-    table, report = located(19, 19)
-    assert table["relation_generic"].isna().all() and (0, 0) in pairs(table)
-    assert counts(report, reason="generic_not_judged", language="all", fact="all") == 19
-    table, report = located(30, 6)
-    assert table["relation_generic"].isna().all() and counts(report, reason="generic_not_judged", language="en") == 30
-    table, report = located(20, 20)
-    assert pairs(table) == {(0, 1)} | {(0, 3 + i) for i in range(20)}  # 2 of 20 is 10 %, not more
-    assert table["relation_generic"].eq(False).all()
-    assert counts(report, reason="relation_generic", fact="f3") == 8  # neurons 0 and 2, three languages and all
-    table, _ = located(20, 20, drop_generic=False)
-    assert set(table.loc[table["relation_generic"], "neuron"]) == {0, 2}
-
-
-@pytest.mark.parametrize("name", OURS)
-def test_little_or_nothing_gives_few_rows_and_no_nan(name):
-    one = {code: [[0.5, 0.5, 0.0]] for code in ("en", "ru", "ja")}
-    table = localize(name, *case({"f": one}), resamples=10)
-    numbers = table.drop(columns=["relation_generic"]).select_dtypes("number")
-    assert pairs(table) == {(0, 0), (0, 1)} and numbers.notna().all(axis=None)
-    assert not table["uq_estimable"].any()
-    equal = {code: [[0.3] * 5] * 3 for code in ("en", "ru", "ja")}
-    table = localize(name, *case({"f": equal}), resamples=10)
-    assert len(pairs(table)) == 5 and table.drop(columns="relation_generic").notna().all(axis=None)
-    two = localize(name, *case({"f": {c: one[c] for c in ("en", "ru")}}), resamples=10)
-    assert set(two["scope"]) == {"en", "ru"} and two.drop(columns="relation_generic").notna().all(axis=None)
-    alone = localize(name, *case({"f": {"en": one["en"]}}), resamples=10)
-    assert len(alone) == 2 and alone["tau2"].isna().all() and alone["i2"].isna().all()
-    nothing, report = localize(name, *case({"f": one}, probability=[0.0] * 3), resamples=10, report=True)
-    assert nothing.empty and list(nothing) == list(table) and counts(report, reason="no_valid_query") == 3
-    assert nothing.dtypes.equals(table.dtypes)
 
 
 # What must not matter

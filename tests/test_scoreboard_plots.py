@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from knlib.languages import CODES
-from knlib.scoreboard import plots
+from knlib.scoreboard import lafn_plots, plots
 from knlib.scoreboard.tables import COLUMNS
 
 ARMS = ("none", "ft_l", "ft_m", "kn", "cas", "rome", "memit", "alphaedit", "langedit", "grace", "ike", "lafn", "lafn_all",
@@ -144,7 +144,7 @@ def neuron_sets():
 
 def test_neuron_sets_show_the_seeds():
     table = neuron_sets()
-    ax = plots.neuron_set_bars(table).axes[1]
+    ax = lafn_plots.neuron_set_bars(table).axes[1]
     assert [label.get_text() for label in ax.get_xticklabels()] == [
         "located",
         "random",
@@ -154,6 +154,16 @@ def test_neuron_sets_show_the_seeds():
     ]
     dots = next(line for line in ax.lines if len(line.get_xdata()) == 5)
     np.testing.assert_allclose(dots.get_ydata(), 100 * table["generality"].to_numpy()[-5:])
+
+
+def test_neuron_sets_tell_how_many_neurons_and_the_width():
+    table = neuron_sets()
+    table["neurons"] = np.where(table.index.str.startswith("lafn"), np.arange(len(table)) * 1000.4, np.nan)
+    figure = lafn_plots.neuron_set_bars(table, width=192)
+    said = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert said[:3] == ["located\n\n2,001", "random\n\n3,001", "per\nlanguage\n4,002"]
+    assert figure.legends[0].get_title().get_text() == "d_model 192"
+    assert lafn_plots.neuron_set_bars(neuron_sets()).legends[0].get_title().get_text() == ""
 
 
 def test_sequences_have_one_line_per_arm():
@@ -181,14 +191,14 @@ def test_labels_of_near_points_do_not_lie_on_each_other():
 
 
 def test_lifts_have_a_band_of_mismatched_facts():
-    ax = plots.lift_lines(lifts()).axes[0]
+    ax = lafn_plots.lift_lines(lifts()).axes[0]
     assert (ax.get_yscale(), ax.get_ylabel()) == ("log", "pairwise lift")
     assert len(ax.collections) == 1
 
 
 def test_cosines_stand_beside_their_levels():
     matrix = language_matrix().loc[list(CODES)]
-    figure = plots.cosine_maps(matrix, levels(), chance=0.05)
+    figure = lafn_plots.cosine_maps(matrix, levels(), chance=0.05)
     assert len(figure.axes[0].texts) == 12 * 11
     assert [t.get_text() for t in figure.axes[1].get_xticklabels()] == [
         "one\nlanguage\ntwice",
@@ -206,9 +216,41 @@ def test_probabilities_of_both_answers():
 
 
 def test_gates_have_a_panel_for_each_language():
-    figure = plots.gate_curves(gates())
+    figure = lafn_plots.gate_curves(gates())
     assert [ax.get_title(loc="left") or ax.get_title() for ax in figure.axes][:2] == ["en", "de"]
-    assert len(figure.axes) == 12 and figure.get_supxlabel() == "threshold of the cosine"
+    assert len(figure.axes) == 12 and figure.get_supxlabel() == "threshold of the margin, log-odds"
     # (1 - theta)^2 <= .01 from theta = .9 on
     marked = figure.axes[0].lines[2].get_xdata()[0]
     assert marked == pytest.approx(0.9)
+
+
+def test_gates_mark_the_thresholds_that_they_are_given():
+    figure = lafn_plots.gate_curves(gates(), thresholds={"en": 0.3, "de": 0.4}, label="cosine")
+    assert [ax.lines[2].get_xdata()[0] for ax in figure.axes[:2]] == [0.3, 0.4]
+    assert [len(ax.lines) for ax in figure.axes[2:]] == [2] * 10 and figure.get_supxlabel() == "cosine"
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["hits", "false hits", "calibrated threshold"]
+
+
+def additivity():
+    draw, pairs = np.random.default_rng(0), [("en", "de"), ("en", "ru"), ("ja", "de")]
+    rows = [
+        (f"f{i}", a, b, code, x)
+        for i in range(10)
+        for a, b in pairs
+        for code, x in zip((a, b), draw.normal(6, 3, 2), strict=True)
+    ]
+    table = pd.DataFrame(rows, columns=["fact", "a", "b", "language", "summed"])
+    return table.assign(together=0.7 * table["summed"] + 0.5 + draw.normal(0, 0.8, len(table)))
+
+
+def test_additivity_tells_scripts_apart_and_draws_the_fitted_line():
+    table = additivity()
+    ax = lafn_plots.additivity_points(table, {"slope": 0.5, "intercept": 2.0, "r2": 0.83, "n": 60}).axes[0]
+    lines = {line.get_label(): line for line in ax.lines}
+    assert list(lines) == ["two scripts, n = 40", "one script, n = 20", "adds up", "slope 0.50, R² 0.83"]
+    own = table[(table["a"] == "en") & (table["b"] == "de")]
+    np.testing.assert_allclose(np.sort(lines["one script, n = 20"].get_xdata()), np.sort(own["summed"]))
+    np.testing.assert_allclose(np.sort(lines["one script, n = 20"].get_ydata()), np.sort(own["together"]))
+    x, y = lines["slope 0.50, R² 0.83"].get_data()
+    np.testing.assert_allclose(y, 2 + 0.5 * x)
+    np.testing.assert_allclose(*lines["adds up"].get_data())

@@ -6,7 +6,7 @@ import pytest
 
 from knlib.edit_effects import SCORES
 from knlib.errors import InputError
-from knlib.scoreboard import tables
+from knlib.scoreboard import comparisons, estimates, tables
 from knlib.scoreboard.results import ArmResult
 from knlib.scoreboard.run import BY
 
@@ -61,15 +61,15 @@ def test_an_edit_is_the_mean_of_its_languages_and_locality_of_its_kinds():
             row("b", "unrelated", "en", 0.2), row("b", "reliability", "en", 0.3)]  # fmt: skip
     scores = pd.DataFrame(rows)
     # Kinds weigh alike, whatever they have of languages; b has one kind only.
-    assert tables.per_edit(scores, "locality", "same").to_dict() == {"a": 0.75, "b": 0.2}
-    assert tables.per_edit(scores, "reliability", "tokens").to_dict() == {"b": 0.3}
-    assert tables.per_edit(scores, "unrelated", "kept").empty  # NaN in all rows
+    assert estimates.per_edit(scores, "locality", "same").to_dict() == {"a": 0.75, "b": 0.2}
+    assert estimates.per_edit(scores, "reliability", "tokens").to_dict() == {"b": 0.3}
+    assert estimates.per_edit(scores, "unrelated", "kept").empty  # NaN in all rows
 
 
 @pytest.mark.parametrize(("kind", "score"), [("speed", "tokens"), ("reliability", "f1")])
 def test_unknown_kinds_and_scores_are_named(kind, score):
     with pytest.raises(InputError, match="expected one of"):
-        tables.per_edit(pd.DataFrame([row("a", "reliability", "en", 1.0)]), kind, score)
+        estimates.per_edit(pd.DataFrame([row("a", "reliability", "en", 1.0)]), kind, score)
 
 
 def test_scoreboard_holds_planted_means_within_their_intervals():
@@ -152,7 +152,7 @@ def modes():
 
 
 def test_a_matrix_has_languages_and_three_rows_on_the_same_edits():
-    table = tables.matrix(modes(), "memit")
+    table = comparisons.matrix(modes(), "memit")
     assert list(table.index) == ["en", "de", "ru", "all at once", "held out", "not edited"]
     assert list(table.columns) == ["en", "de", "ru"] and table.attrs["edits"] == 3
     np.testing.assert_allclose(table.iloc[:3], 0.2 + 0.1 * np.eye(3))
@@ -162,10 +162,10 @@ def test_a_matrix_has_languages_and_three_rows_on_the_same_edits():
 
 def test_a_matrix_leaves_out_what_is_missing():
     found = {name: modes()[name] for name in ("memit_single", "none")}
-    table = tables.matrix(found, "memit")
+    table = comparisons.matrix(found, "memit")
     assert list(table.index) == ["en", "de", "ru", "not edited"] and table.attrs["edits"] == 4
     with pytest.raises(InputError, match="rome_single"):
-        tables.matrix(found, "rome")
+        comparisons.matrix(found, "rome")
 
 
 def pair(a, b):
@@ -178,18 +178,18 @@ def pair(a, b):
 def test_a_comparison_counts_discordant_pairs_on_common_edits():
     # a alone: 5 pairs, b alone: 1; both or neither: 2 and 2
     a, b = [[1, 1], [1, 1], [1, 1], [1, 0], [0, 0]], [[0, 0], [0, 0], [0, 1], [1, 1], [0, 0]]
-    found = tables.compare(pair(a, b), "a", "b")
+    found = comparisons.compare(pair(a, b), "a", "b")
     assert found[["pairs", "only_a", "only_b", "edits"]].tolist() == [10, 5, 1, 5]
     # two-sided, at most 1 of 6 with a fair coin: 2 (1 + 6) / 64
     assert found["p_value"] == pytest.approx(14 / 64)
     assert found["estimate"] == pytest.approx((1 + 1 + 0.5 - 0.5 + 0) / 5)
     assert found["low"] < found["estimate"] < found["high"]
-    turned = tables.compare(pair(a, b), "b", "a")
+    turned = comparisons.compare(pair(a, b), "b", "a")
     assert turned["estimate"] == -found["estimate"] and turned["p_value"] == found["p_value"]
 
 
 def test_part_of_an_answer_is_no_success_of_the_test():
-    found = tables.compare(pair([[0.5, 1]], [[0, 0.5]]), "a", "b")
+    found = comparisons.compare(pair([[0.5, 1]], [[0, 0.5]]), "a", "b")
     assert found[["pairs", "only_a", "only_b"]].tolist() == [2, 1, 0]
     assert np.isnan(found["low"]) and found["estimate"] == 0.5  # one edit
 
@@ -197,10 +197,10 @@ def test_part_of_an_answer_is_no_success_of_the_test():
 def test_arms_that_share_nothing_are_not_compared():
     results = board() | {"far": arm({"reliability": 1.0}, EDITS[15:])}
     with pytest.raises(InputError, match="no common edit"):
-        tables.compare(results, "far", "lafn_random")
+        comparisons.compare(results, "far", "lafn_random")
     with pytest.raises(InputError, match="'nobody'"):
-        tables.compare(results, "nobody", "rome")
-    assert tables.compare(results, "rome", "lafn_random")["edits"] == 10
+        comparisons.compare(results, "nobody", "rome")
+    assert comparisons.compare(results, "rome", "lafn_random")["edits"] == 10
 
 
 def test_sequences_keep_their_first_edits_in_the_order_that_they_were_made_in():
@@ -208,31 +208,31 @@ def test_sequences_keep_their_first_edits_in_the_order_that_they_were_made_in():
     rows = [row(edit, kind, "en", float(edit in made[:n // 2]) if n > 1 else 1.0, length=n)
             for n in (1, 10, 20) for edit in EDITS if edit in made[:n] for kind in ("reliability", "generality", "unrelated")]  # fmt: skip
     costs = {"1": {"d_loss": 0.0}, "10": {"d_loss": 0.1}}
-    table = tables.sequences({"rome_sequence": result(rows, costs, made)}, "rome")
+    table = comparisons.sequences({"rome_sequence": result(rows, costs, made)}, "rome")
     assert list(table.index) == [1, 10, 20] and table["edits"].tolist() == [1, 10, 20]
     assert table["reliability"].tolist() == [1.0, 0.5, 0.5] and table["locality"].tolist() == [1.0, 0.5, 0.5]
     # after ten edits five of the first ten are right, after twenty all ten of them
     assert table["retention"].tolist() == [1.0, 0.5, 1.0]
     assert table["d_loss"].tolist()[:2] == [0.0, 0.1] and np.isnan(table["d_loss"].tolist()[2])
     with pytest.raises(InputError, match="memit_sequence"):
-        tables.sequences({}, "memit")
+        comparisons.sequences({}, "memit")
 
 
 def test_costs_are_means_over_seeds_and_leave_out_what_has_none():
-    table = tables.costs(board())
+    table = comparisons.costs(board())
     assert table.to_dict("index") == {"rome": {"seconds": 2.0, "touched": 100.0}, "lafn": {"seconds": 4.0, "touched": 7.0},
                                       "lafn_random": {"seconds": 2.0, "touched": 5.0}}  # fmt: skip
-    assert tables.costs({"none": board()["none"]}).empty
+    assert comparisons.costs({"none": board()["none"]}).empty
 
 
 def test_shared_strings_are_read_apart():
     shared = pd.DataFrame([(edit, code, code != "ru") for edit in EDITS for code in LANGUAGES],
                           columns=["edit", "language", "shared"])  # fmt: skip
-    table = tables.shared_split(board(), "rome", shared)
+    table = comparisons.shared_split(board(), "rome", shared)
     assert table.loc[("reliability", True), "estimate"] == 1 and table.loc[("reliability", False), "estimate"] == 0.5
     assert (table["edits"] == 20).all()
     # the language that was edited in says nothing about transfer
-    single = tables.shared_split(modes(), "memit_single", shared)
+    single = comparisons.shared_split(modes(), "memit_single", shared)
     assert single.loc["reliability"]["estimate"].tolist() == pytest.approx([0.2, 0.2])
     assert np.isnan(single.loc[("generality", True), "estimate"])
 

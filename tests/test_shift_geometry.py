@@ -1,5 +1,7 @@
 """Shifts of one language alone: against the plain search, on planted vectors, and the verdict on them."""
 
+from dataclasses import replace
+
 import edit_requests
 import numpy as np
 import pandas as pd
@@ -91,7 +93,10 @@ def test_a_linear_read_out_adds_up_exactly_and_a_saturated_one_does_not():
     found = planted(True)
     table = found.additivity
     assert np.allclose(table["together"], table["summed"]) and len(table) == len(FACTS) * 3 * 2
-    assert additivity_fit(found) == {"slope": pytest.approx(1), "r2": pytest.approx(1), "n": 30}
+    line = {"slope": pytest.approx(1), "intercept": pytest.approx(0, abs=1e-9), "r2": pytest.approx(1), "n": 30}
+    assert additivity_fit(found) == line
+    moved = replace(found, additivity=table.assign(together=table["together"] + 2))
+    assert additivity_fit(moved) == line | {"intercept": pytest.approx(2)}
     assert all(row.language in (row.a, row.b) for row in table.itertuples())
     read = torch.randn(3, DIMENSION, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     bent = planted(True, margins=lambda shift: torch.tanh(read @ shift / 10).numpy())

@@ -67,17 +67,17 @@ def optimise_shifts(
     """
     found = {part: Shift({}, float("nan"), 0) for part in rows["part"].unique()}
     wanted = rows[rows["part"].map(lambda part: len(pairs[part]) > 0)]
-    for own in _chunks(wanted):
+    for own in _chunks(model, wanted):
         layers = sorted({layer for part in own["part"].unique() for layer, _ in pairs[part]})
         found |= _Search(model, own.reset_index(drop=True), pairs, layers, scale, options, watch).run()
     return found
 
 
-def _chunks(rows: pd.DataFrame):
-    """Parts that run together, within the budget of tokens (a letter is one at most)."""
+def _chunks(model: Model, rows: pd.DataFrame):
+    """Parts that run together, within the budget of tokens."""
     parts, count = [], 0
     for _, own in rows.groupby("part", sort=False):
-        size = len(own) * int(own["prompt"].str.len().max())
+        size = len(own) * max(len(model.pieces(prompt)) for prompt in own["prompt"])
         if parts and count + size > TOKENS_PER_BATCH:
             yield pd.concat(parts)
             parts, count = [], 0

@@ -195,16 +195,21 @@ def verdict(geometry: ShiftGeometry) -> str:
 
 
 def additivity_fit(geometry: ShiftGeometry) -> dict[str, float]:
-    """`slope` and `r2` of the least-squares line of `together` over `summed` through all `n` points: 1 and 1 where shifts add up.
+    """`slope`, `intercept` and `r2` of the least-squares line of `together` over `summed`, `n` points: 1, 0, 1 where shifts add up.
 
     Example
     -------
     >>> additivity_fit(found)
-    {'slope': 0.71, 'r2': 0.83, 'n': 660}
+    {'slope': 0.71, 'intercept': 0.4, 'r2': 0.83, 'n': 660}
     """
     table = geometry.additivity
     line = stats.linregress(table["summed"], table["together"])
-    return {"slope": float(line.slope), "r2": float(line.rvalue**2), "n": len(table)}
+    return {
+        "slope": float(line.slope),
+        "intercept": float(line.intercept),
+        "r2": float(line.rvalue**2),
+        "n": len(table),
+    }
 
 
 class _Reader:

@@ -47,7 +47,9 @@ def arms(model: Model) -> dict[str, Arm]:
     tuned = {"layer": model.n_layers - 1, "lr": 3e-3, "box": None}
     turned = {"l1": 0.5, "l2": 3.0}
     value = ValueOptions(steps=40, lr=1.0, clamp=8.0)
-    lafn = {"layers": list(range(model.n_layers)), "value": ShiftOptions(steps=40, clamp=4.0)}
+    # A step of Adam moves every neuron by the rate: few neurons need a larger one to get as far.
+    shift = ShiftOptions(steps=25, lr=4.0, clamp=8.0)
+    lafn = {"layers": list(range(model.n_layers)), "value": shift}
     base = [
         Arm("ft_l", "ft_l", tuned),
         Arm("ft_m", "ft_m", tuned),
@@ -60,7 +62,7 @@ def arms(model: Model) -> dict[str, Arm]:
         Arm("grace", "grace", {"layer": middle, "eps": 60.0}),
         Arm("ike", "ike"),
         Arm("lafn", "lafn", lafn | {"neurons": "located"}, contexts=1),
-        Arm("lafn_all", "lafn", lafn | {"neurons": "all"}, contexts=1),
+        Arm("lafn_all", "lafn", lafn | {"neurons": "all", "value": replace(shift, lr=0.5)}, contexts=1),
     ]
     controls = [
         Arm(f"lafn_{kind}", "lafn", lafn | {"neurons": kind}, edits=FEW, contexts=1)

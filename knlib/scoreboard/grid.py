@@ -70,11 +70,11 @@ def collected(study: EditStudy, arm: Arm, chunks: list[list[str]], parts: Path) 
     costs = [cost for path in paths for cost in json.loads(path.with_suffix(".json").read_text("utf8"))]
     provenance = config | {"hash": config_hash(config), "model_name": study.model.name,
                            "edits": [name for names in chunks for name in names]}  # fmt: skip
-    return ArmResult(scores, _means(costs), provenance)
+    return ArmResult(scores, mean_costs(costs), provenance)
 
 
-def _means(costs: list[dict]) -> dict:
-    """Costs per length of the sequence: means over edits (and languages)."""
+def mean_costs(costs: list[dict]) -> dict[str, dict]:
+    """Mean seconds, numbers touched and loss of neutral text, by the length of the sequence ("1" where there is none)."""
     if not costs:
         return {}
     table = pd.DataFrame(costs).groupby("length")[["seconds", "touched", "d_loss"]].mean()

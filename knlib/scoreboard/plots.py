@@ -1,4 +1,4 @@
-"""Figures about editors: each function takes a table of `tables`, or one whose columns it names, and returns a figure.
+"""Figures about editors: each function takes a table of `tables` or `comparisons`, or one whose columns it names.
 
 Shares are drawn in per cent. Arms have the names of `ARM_NAMES`, an unknown one its id.
 """
@@ -12,12 +12,11 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator
 
 from ..languages import LANGUAGES
 from ..plots import COLORS, by_script
 from .arms import NONE
-from .tables import RANDOM
+from .estimates import RANDOM
 
 ARM_NAMES = {
     NONE: "not edited", "ft_l": "FT-L", "ft_m": "FT-M", "kn": "KN", "cas": "CAS", "rome": "ROME", "memit": "MEMIT",
@@ -32,13 +31,6 @@ GROUPS = {"grace": BESIDE, "lafn": BESIDE, "ike": PROMPT} | {
 }
 METRICS = ("reliability", "generality", "locality", "portability")
 KIND_STYLES = {"same_subject": (COLORS[3], "o"), "same_relation": (COLORS[0], "s"), "unrelated": (COLORS[7], "D")}
-NEURONS = {
-    "lafn": "located",
-    RANDOM: "random",
-    "lafn_per_language": "per language",
-    "lafn_union": "union",
-    "lafn_all": "all",
-}
 WHEN_STYLES = {"before": (COLORS[7], "o"), "inside": (COLORS[0], "D"), "after": ("black", "x")}
 # Where a point's name may stand, in points: beside it, else above or below, further off each time.
 LABEL_PLACES = ((7, 0), (-7, 0), *((x, y) for far in (9, 22, 35) for y in (far, -far) for x in (0, 7, -7)))
@@ -55,14 +47,20 @@ def name_of(arm: str) -> str:
     return ARM_NAMES.get(arm, arm)
 
 
-def _ends(table: pd.DataFrame, name: str, times: float = 100) -> tuple[np.ndarray, np.ndarray]:
+def script_of(code: str) -> str:
+    """A language's script; an unknown language is a script of its own."""
+    return LANGUAGES[code].script if code in LANGUAGES else code
+
+
+def ends(table: pd.DataFrame, name: str, times: float = 100) -> tuple[np.ndarray, np.ndarray]:
     """Estimates [rows] and lengths of whiskers [2, rows] (0 where there is no interval) of the columns `name`, `_low`, `_high`."""
     value, low, high = (table[column].to_numpy(float) * times for column in (name, f"{name}_low", f"{name}_high"))
     # The end of a bootstrap interval may lie beside the estimate.
     return value, np.nan_to_num(np.maximum([value - low, high - value], 0))
 
 
-def _legend_below(figure: Figure, handles: list, **options) -> None:
+def legend_below(figure: Figure, handles: list, **options) -> None:
+    """One line of these handles, with their own labels, under all the axes."""
     labels = [handle.get_label() for handle in handles]
     figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), **options)
 
@@ -77,7 +75,7 @@ def metric_bars(table: pd.DataFrame, ceiling: float | None = None) -> Figure:
     size = (13, 1.5 + 0.3 * len(arms))
     figure, axes = plt.subplots(1, len(METRICS), figsize=size, sharey=True, layout="constrained")
     for ax, metric in zip(axes, METRICS, strict=True):
-        value, errors = _ends(table.loc[arms], metric)
+        value, errors = ends(table.loc[arms], metric)
         ax.barh(range(len(arms)), value, 0.72, xerr=errors, color=[GROUP_COLORS[group] for group in groups],
                 error_kw={"linewidth": 0.9})  # fmt: skip
         for y in np.flatnonzero(np.isnan(value)):
@@ -93,7 +91,7 @@ def metric_bars(table: pd.DataFrame, ceiling: float | None = None) -> Figure:
     if ceiling is not None:
         axes[-1].axvline(100 * ceiling, color=COLORS[3], linestyle="--", linewidth=1.3)
         handles.append(Line2D([], [], color=COLORS[3], linestyle="--", label="ceiling: unedited facts"))
-    _legend_below(figure, handles)
+    legend_below(figure, handles)
     sns.despine(figure)
     return figure
 
@@ -103,7 +101,7 @@ def language_matrices(
 ) -> Figure:
     """Language edited in x language asked in, one map per arm and one colour scale; the rows that are no language lie apart.
 
-    `matrices`: arm -> of `tables.matrix`. Lines separate scripts.
+    `matrices`: arm -> of `comparisons.matrix`. Lines separate scripts.
     """
     lines = -(-len(matrices) // columns)
     across = min(columns, len(matrices))
@@ -139,7 +137,7 @@ def language_matrices(
 
 def _script_lines(ax, across: list[str], down: list[str]) -> None:
     for codes, line in ((across, ax.vlines), (down, ax.hlines)):
-        scripts = [LANGUAGES[code].script if code in LANGUAGES else code for code in codes]
+        scripts = [script_of(code) for code in codes]
         places = [i - 0.5 for i in range(1, len(codes)) if scripts[i] != scripts[i - 1]]
         line(places, -0.5, (len(down) if codes is across else len(across)) - 0.5, color="white", linewidth=1.6)
 
@@ -156,7 +154,7 @@ def locality_points(table: pd.DataFrame) -> Figure:
     for ax, (score, label) in zip(axes, panels.items(), strict=True):
         for number, (kind, (color, marker)) in enumerate(KIND_STYLES.items()):
             own = table.xs(kind, level="kind").reindex(arms)
-            value, errors = _ends(own, score, 1 if score == "kl" else 100)
+            value, errors = ends(own, score, 1 if score == "kl" else 100)
             y = np.arange(len(arms)) + 0.23 * (number - 1)
             ax.errorbar(value, y, xerr=errors, fmt=marker, color=color, markersize=4.5, linewidth=1)
         for y in range(1, len(arms)):
@@ -171,36 +169,8 @@ def locality_points(table: pd.DataFrame) -> Figure:
         else:
             ax.set_xlim(-2, 103)
     axes[0].set_yticklabels([name_of(name) for name in arms])
-    _legend_below(figure, [Line2D([], [], color=color, marker=marker, linestyle="", label=kind.replace("_", " "))
+    legend_below(figure, [Line2D([], [], color=color, marker=marker, linestyle="", label=kind.replace("_", " "))
                            for kind, (color, marker) in KIND_STYLES.items()])  # fmt: skip
-    sns.despine(figure)
-    return figure
-
-
-def neuron_set_bars(table: pd.DataFrame) -> Figure:
-    """Does it matter which neurons LAFN shifts: bars with intervals, a dot per seed of the random ones.
-
-    `table`: of `tables.scoreboard` with `seeds=True`, on the edits that all these arms have; other arms are left out.
-    """
-    sets = [name for name in NEURONS if name in table.index]
-    seeds = table[[str(name).startswith(f"{RANDOM}_") for name in table.index]]
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.3), sharey=True, layout="constrained")
-    for ax, metric in zip(axes, METRICS[:3], strict=True):
-        value, errors = _ends(table.loc[sets], metric)
-        colors = [COLORS[2] if name == "lafn" else COLORS[7] for name in sets]
-        ax.bar(range(len(sets)), value, 0.68, yerr=errors, color=colors, error_kw={"linewidth": 0.9})
-        if RANDOM in sets and len(seeds):
-            x = sets.index(RANDOM) + np.linspace(-0.25, 0.25, len(seeds))
-            ax.plot(x, seeds[metric] * 100, "o", color="black", markersize=3.5)
-        if NONE in table.index:
-            ax.axhline(100 * table.loc[NONE, metric], color="black", linestyle=":", linewidth=1.3)
-        ax.set(title=metric, ylim=(0, 103), xticks=range(len(sets)))
-        ax.set_xticklabels([NEURONS[name].replace(" ", "\n") for name in sets])
-    axes[0].set_ylabel("%")
-    handles = [Line2D([], [], color="black", marker="o", linestyle="", markersize=3.5, label="one seed")]
-    if NONE in table.index:
-        handles.append(Line2D([], [], color="black", linestyle=":", label="not edited"))
-    _legend_below(figure, handles)
     sns.despine(figure)
     return figure
 
@@ -208,7 +178,7 @@ def neuron_set_bars(table: pd.DataFrame) -> Figure:
 def sequence_lines(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Edits one after another: what is left of each metric after 1, 10 and 100, and what neutral text lost.
 
-    `tables`: arm -> of `tables.sequences`.
+    `tables`: arm -> of `comparisons.sequences`.
     """
     panels = {
         "reliability": "reliability, %", "generality": "generality, %", "locality": "locality, %",
@@ -221,7 +191,7 @@ def sequence_lines(tables: Mapping[str, pd.DataFrame]) -> Figure:
             if metric == "d_loss":
                 value, errors = table[metric].to_numpy(float), None
             else:
-                value, errors = _ends(table, metric)
+                value, errors = ends(table, metric)
             x = table.index * 1.05 ** (number - (len(tables) - 1) / 2)  # slightly apart
             ax.errorbar(x, value, yerr=errors, fmt="o-", color=color, markersize=5, linewidth=1.3,
                         elinewidth=0.9, label=name_of(arm))  # fmt: skip
@@ -240,7 +210,7 @@ def sequence_lines(tables: Mapping[str, pd.DataFrame]) -> Figure:
 def cost_points(scoreboard: pd.DataFrame, costs: pd.DataFrame) -> Figure:
     """Seconds per edit (logarithmic) against generality, coloured by locality; arms without a cost are left out.
 
-    `scoreboard`, `costs`: of `tables.scoreboard` and `tables.costs`.
+    `scoreboard`, `costs`: of `tables.scoreboard` and `comparisons.costs`.
     """
     table = scoreboard.join(costs[["seconds"]], how="inner")
     table = table[table["seconds"].gt(0) & table["generality"].notna()].sort_values("seconds")
@@ -280,62 +250,6 @@ def _put(text, shift: tuple[float, float]) -> None:
              va={0: "center", 1: "bottom", -1: "top"}[int(np.sign(shift[1]))])  # fmt: skip
 
 
-def lift_lines(table: pd.DataFrame) -> Figure:
-    """How often languages share a fact's neurons, against chance, by layer; the band is of mismatched facts.
-
-    `table`: columns `layer`, `lift` (mean over pairs of languages), `null`, `null_low`, `null_high`.
-    """
-    table = table.sort_values("layer")
-    figure, ax = plt.subplots(figsize=(6.6, 3.6), layout="constrained")
-    ax.plot(table["layer"], table["lift"], "o-", color=COLORS[2], label="one fact")
-    ax.plot(table["layer"], table["null"], "--", color="0.4", label="mismatched facts")
-    ax.fill_between(table["layer"], table["null_low"].astype(float), table["null_high"].astype(float), color="0.7",
-                    alpha=0.5, linewidth=0)  # fmt: skip
-    ax.axhline(1, color="black", linestyle=":", linewidth=1.2, label="chance")
-    ax.set(xlabel="layer", ylabel="pairwise lift", yscale="log")
-    ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter("{x:g}")
-    ax.minorticks_off()
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    sns.despine(figure)
-    return figure
-
-
-def cosine_maps(matrix: pd.DataFrame, levels: pd.DataFrame, *, chance: float | None = None) -> Figure:
-    """Cosines of the shifts of two languages beside what they are to be read against, with intervals.
-
-    `matrix`: languages x languages; `levels`: columns `kind` (e.g. ceiling, cross-language, floor), `estimate`, `low`,
-    `high`; `chance`: the standard deviation of a random cosine, drawn as a band.
-    """
-    order = by_script(matrix.columns)
-    values = matrix.loc[order, order].to_numpy(float)
-    figure, axes = plt.subplots(1, 2, figsize=(11, 5), width_ratios=(1.5, 1), layout="constrained")
-    image = axes[0].imshow(np.where(np.eye(len(order), dtype=bool), np.nan, values), cmap="vlag", vmin=-1, vmax=1)
-    for (i, j), value in np.ndenumerate(values):
-        if i != j and np.isfinite(value):
-            color = "white" if abs(value) > 0.65 else "black"
-            axes[0].text(j, i, f"{value:.2f}".replace("0.", "."), ha="center", va="center", fontsize=7, color=color)
-    axes[0].set(title="Cosine of the shifts of two languages", xticks=range(len(order)), yticks=range(len(order)))
-    axes[0].set_xticklabels(order)
-    axes[0].set_yticklabels(order)
-    axes[0].tick_params(length=0)
-    axes[0].spines[:].set_visible(False)
-    figure.colorbar(image, ax=axes[0], label="cosine", shrink=0.7)
-    own = levels.rename(columns={"low": "estimate_low", "high": "estimate_high"})
-    value, errors = _ends(own, "estimate", 1)
-    axes[1].errorbar(range(len(own)), value, yerr=errors, fmt="o", color=COLORS[0], markersize=6, linewidth=1.4)
-    axes[1].axhline(0, color="black", linewidth=0.6)
-    if chance is not None:
-        axes[1].axhspan(-chance, chance, color="0.85", zorder=0, label="random directions, one sd")
-        axes[1].legend(loc="upper right")
-    axes[1].set(title="Against its ceiling and its floor", ylabel="cosine", xlim=(-0.6, len(own) - 0.4))
-    axes[1].set_xticks(range(len(own)), [str(kind).replace(" ", "\n") for kind in own["kind"]])
-    axes[1].set_ylim(min(-0.1, np.nanmin(value - errors[0]) - 0.05), max(1.03, np.nanmax(value + errors[1]) + 0.03))
-    sns.despine(ax=axes[1])
-    return figure
-
-
 def probability_lines(table: pd.DataFrame) -> Figure:
     """One fact: probabilities of the old and of the new answer before, inside and after the edit, by language.
 
@@ -354,36 +268,5 @@ def probability_lines(table: pd.DataFrame) -> Figure:
         ax.set(title=f"P({name})", ylabel="probability", ylim=(-0.05, 1.05), xticks=range(len(order)))
     axes[1].set_xticklabels(order)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
-    sns.despine(figure)
-    return figure
-
-
-def gate_curves(table: pd.DataFrame, *, allowed: float = 0.01) -> Figure:
-    """How often the cache answers what it should and what it should not, by its threshold; a panel a language.
-
-    `table`: columns `language`, `theta`, `hits`, `false_hits` (shares); `allowed`: the share of false hits that the
-    calibration permits, whose threshold is marked.
-    """
-    order = by_script(table["language"].unique())
-    across = min(6, len(order))
-    lines = -(-len(order) // across)
-    size = (1.6 + 1.9 * across, 0.9 + 1.75 * lines)
-    figure, axes = plt.subplots(
-        lines, across, figsize=size, squeeze=False, sharex=True, sharey=True, layout="constrained"
-    )
-    for ax, language in zip(axes.flat, order, strict=False):
-        own = table[table["language"] == language].sort_values("theta")
-        ax.plot(own["theta"], own["hits"] * 100, "-", color=COLORS[2], linewidth=1.6, label="hits")
-        ax.plot(own["theta"], own["false_hits"] * 100, "--", color=COLORS[3], linewidth=1.6, label="false hits")
-        enough = own.loc[own["false_hits"] <= allowed, "theta"]
-        if len(enough):
-            ax.axvline(enough.min(), color="0.4", linestyle=":", linewidth=1.2, label=f"false hits ≤ {allowed:.0%}")
-        ax.set(title=language, ylim=(-4, 104))
-    for ax in list(axes.flat)[len(order) :]:
-        ax.remove()
-    figure.supxlabel("threshold of the cosine", fontsize=10)
-    figure.supylabel("% of questions", fontsize=10)
-    handles = {h.get_label(): h for ax in figure.axes for h in ax.get_legend_handles_labels()[0]}
-    figure.legend(handles.values(), handles.keys(), loc="outside right center")
     sns.despine(figure)
     return figure

@@ -68,3 +68,15 @@ def load_result(arm: Arm, model: Model, study_hash: str | None = None, folder: s
         if stored["provenance"][key] != value and not (key == "questions" and study_hash is None):
             raise InputError(f"{path.name}, {key}", found=stored["provenance"][key], expected=f"{value}: {command}")
     return ArmResult(read_table(table), stored["costs"], stored["provenance"])
+
+
+def stored_results(model: Model, wanted: dict[str, Arm], folder: str | Path = RESULTS) -> dict[str, ArmResult]:
+    """The stored results of a model, by arm, of those that there are; one of other weights or options is not taken.
+
+    Example
+    -------
+    >>> list(stored_results(model, arms(model)))[:2]
+    ['ft_l', 'ft_m']
+    """
+    there = {name: arm for name, arm in wanted.items() if result_paths(name, model.name, folder)[1].is_file()}
+    return {name: load_result(arm, model, folder=folder) for name, arm in there.items()}
