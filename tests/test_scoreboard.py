@@ -7,9 +7,10 @@ import pytest
 
 from knlib.edit_set import LOCALITY
 from knlib.editing import EDITORS, find_change
+from knlib.editing.lafn_values import ShiftOptions
 from knlib.errors import InputError
 from knlib.models import load_model
-from knlib.scoreboard import grid, live
+from knlib.scoreboard import gather, grid, live
 from knlib.scoreboard.arms import MODES, Arm, arms
 from knlib.scoreboard.results import configuration, load_result, result_paths
 from knlib.scoreboard.run import BY, run_arm, unedited
@@ -115,6 +116,31 @@ def test_results_of_something_else_are_refused(study, one_study, tmp_path):
     with pytest.raises(InputError, match="options"):
         load_result(Arm("slow", "ft_m", QUICK), study.model, study.hash, tmp_path)
     assert "time" not in json.dumps(configuration(arm, study.model, study.hash))
+
+
+def test_edits_that_do_not_depend_on_each_other_score_as_alone(study):
+    """LAFN's edits are sought for together; each acts without the others."""
+    arm = Arm("x", "lafn", {"layers": [2, 3], "neurons": "all", "value": ShiftOptions(steps=2)})
+    together, costs = run_arm(study, arm, study.names[:2])
+    alone = pd.concat([run_arm(study, arm, [name])[0] for name in study.names[:2]], ignore_index=True)
+    assert len(costs) == 2 and costs["seconds"].nunique() == 1
+    pd.testing.assert_frame_equal(together, alone, atol=1e-3)
+
+
+def test_a_notebook_takes_stored_results_and_else_runs_a_few(study, one_study, tmp_path, monkeypatch):
+    monkeypatch.setattr(gather, "QUICK", ("fast", "alone"))
+    one_study["alone"] = Arm("alone", "ft_m", QUICK, mode="single")
+    found, source = gather.gather(study, folder=tmp_path)
+    assert source == "run here" and list(found) == ["none", "fast", "alone"]
+    assert set(found["fast"].scores["edit"]) == set(study.names) and found["fast"].costs["1"]["seconds"] > 0
+    assert set(found["alone"].scores["edit"]) == {study.names[0]}  # a search per language
+    grid.run_grid(["slow"], ["m"], edits=2, folder=tmp_path, parts=tmp_path / "parts", log=lambda line: None)
+    found, source = gather.gather(study, folder=tmp_path)
+    assert source == "stored" and list(found) == ["slow"]
+    assert gather.gather(study, recompute=True, folder=tmp_path)[1] == "run here"
+    one_study["slow"] = Arm("slow", "ft_m", QUICK)
+    with pytest.raises(InputError, match="options"):
+        gather.gather(study, folder=tmp_path)
 
 
 def test_the_command_names_what_is_wrong(one_study, capsys, tmp_path):

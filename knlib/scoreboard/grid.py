@@ -138,10 +138,11 @@ def _stored(study: EditStudy, arm: Arm, chunks: list[list[str]], folder: Path) -
 
 
 def _groups(todo: list[tuple]) -> list[list[tuple]]:
-    """Chunks of the same edits, which run in one process: their editors share what they compute of the unedited model."""
+    """Chunks that run in one process: the editors that run on all edits share what they compute of the unedited model."""
     groups: dict[tuple, list] = {}
     for model, name, chunk in todo:
-        alone = name if len(chunk) > CHUNK else ""  # a sequence takes as long as many chunks
+        arm = all_arms(study_of(model))[name]
+        alone = "" if arm.mode == "simultaneous" and arm.edits is None else name
         groups.setdefault((model, tuple(chunk), alone), []).append((model, name, chunk))
     return list(groups.values())
 
