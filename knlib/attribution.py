@@ -61,7 +61,7 @@ def attribute(
     *,
     method: str = "ig",
     objective: str = "prob",
-    baseline: str | np.ndarray = "zero",
+    baseline: str | float | np.ndarray = "zero",
     formula: str = "difference",
     quadrature: str = "adaptive",
     tolerance: float = 1e-2,
@@ -81,10 +81,11 @@ def attribute(
 
     - `method`: `ig`; `gradient_x_activation` (the end of the path only); `activation`; `ablation` (the objective minus
       the objective with one neuron at its baseline, exact, for every neuron); `random`.
-    - `objective`: `prob`, `logprob`, `margin` (log p(answer) - mean log p(alternatives), column `alternatives`).
+    - `objective`: `prob`, `logprob`, `margin` (log p(answer) - mean log p(alternatives), column `alternatives`). With a
+      column `token_sets` of the queries (see `knlib.sites.make_sites`), each p sums over a set of tokens.
     - `baseline`: `zero`; `mask_words` (each prompt token replaced by a mask, or the end of text in a causal model: one path
       each, mean of the scores); `mask_words_mean` (one path from their mean); `dataset_mean` (over all sites of the
-      queries); or an array [all layers, neurons].
+      queries); an array [all layers, neurons]; or a number, times the neurons (2, with `ablation`: what doubling does).
     - `formula`, of `ig`: `difference`, times (neurons - baseline) from the baseline to the neurons: complete. For parity with
       published code, both incomplete: `neurons`, times the neurons on that path; `shifted`, times the neurons from zero
       to (neurons - baseline).
@@ -139,7 +140,9 @@ def describe(model: Model, queries: pd.DataFrame, options: dict) -> dict:
     options = {name: options.get(name, value) for name, value in defaults.items() if name != "progress"}
     if options["formula"] == "difference":
         del options["formula"]  # stores from before there was a choice stay valid
-    if not isinstance(options["baseline"], str):
+    if np.ndim(options["baseline"]) == 0 and not isinstance(options["baseline"], str):
+        options["baseline"] = float(options["baseline"])
+    elif not isinstance(options["baseline"], str):
         values = np.ascontiguousarray(options["baseline"], dtype=np.float64)
         options["baseline"] = "array " + hashlib.sha256(values.tobytes()).hexdigest()[:16]
     plan = None if options["engine"] == "reference" else best_plan(model)
@@ -153,7 +156,9 @@ def describe(model: Model, queries: pd.DataFrame, options: dict) -> dict:
 
 def query_hash(queries: pd.DataFrame) -> str:
     """16 hex digits of what the queries ask, row by row, in order."""
-    columns = [c for c in ("query", "prompt", "space", "answer", "suffix", "alternatives") if c in queries]
+    columns = [
+        c for c in ("query", "prompt", "space", "answer", "suffix", "alternatives", "token_sets") if c in queries
+    ]
     text = queries[columns].to_json(orient="split", index=False, force_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -172,9 +177,9 @@ def _check(model: Model, options: dict) -> None:
     if isinstance(baseline, str):
         if baseline not in BASELINES:
             raise InputError("baseline", found=baseline, expected=Literal("an array or one of " + " ".join(BASELINES)))
-    elif np.shape(baseline) != (model.n_layers, model.n_neurons):
+    elif np.shape(baseline) not in ((), (model.n_layers, model.n_neurons)):
         raise InputError("baseline", found=Literal(f"shape {np.shape(baseline)}"),
-                         expected=f"[layers, neurons] = ({model.n_layers}, {model.n_neurons})")  # fmt: skip
+                         expected=f"a number, or [layers, neurons] = ({model.n_layers}, {model.n_neurons})")  # fmt: skip
     for layer in options["layers"] or ():
         if not 0 <= layer < model.n_layers:
             raise InputError("layers", found=layer, expected=f"numbers from 0 to {model.n_layers - 1}")

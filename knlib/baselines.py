@@ -1,4 +1,4 @@
-"""Where the path of integrated gradients begins: zero, the neurons of masked prompts, or a mean."""
+"""Where the path of integrated gradients begins: zero, a multiple of the neurons, those of masked prompts, or a mean."""
 
 import numpy as np
 import torch
@@ -22,9 +22,11 @@ def masked_prompts(model: Model, site: Site) -> list[tuple[int, ...]]:
     return [(*site.ids[:i], blank, *site.ids[i + 1 :]) for i in site.content]
 
 
-def shared_start(model: Model, sites: list[Site], baseline: str | np.ndarray, layers: list[int]) -> torch.Tensor | None:
+def shared_start(
+    model: Model, sites: list[Site], baseline: str | float | np.ndarray, layers: list[int]
+) -> torch.Tensor | None:
     """A start that all paths share, [layers, neurons]: the data set's mean or the given array; else None."""
-    if isinstance(baseline, str) and baseline != "dataset_mean":
+    if np.ndim(baseline) == 0 and baseline != "dataset_mean":
         return None
     if not isinstance(baseline, str):
         return torch.as_tensor(np.asarray(baseline)[layers], dtype=_dtype(model), device=model.device)
@@ -40,6 +42,8 @@ def path_starts(model: Model, sites: list[Site], neurons, baseline, start, layer
     each = list(range(len(sites)))
     if start is not None:
         return each, start.expand(len(sites), *start.shape)
+    if not isinstance(baseline, str):
+        return each, baseline * neurons
     if baseline == "zero":
         return each, None
     owner, begin = [], []

@@ -4,7 +4,7 @@ import torch
 
 from .errors import InputError, Literal
 from .models import Model
-from .sites import Site, uncached
+from .sites import Site, set_values, uncached
 
 BLOCK = 8192
 FEW = 24
@@ -33,8 +33,12 @@ class LinearHead:
         """As `knlib.sites.answer_values`, [rows], without logits of all rows."""
         weight, bias = self.module.weight, getattr(self.module, "bias", None)
         rows = rows.to(self.hidden.device)
+        targets = torch.tensor([s.target for s in sites], device=rows.device)[rows]
+        if sites[0].sets:
+            few = lambda t: torch.nn.functional.linear(self.hidden, weight[t], None if bias is None else bias[t])  # noqa: E731
+            whole = lambda: _AnswerLogProbability.apply(self.hidden, weight, bias, targets)  # noqa: E731
+            return set_values(few, whole, sites, rows, objective)
         if objective != "margin":
-            targets = torch.tensor([s.target for s in sites], device=rows.device)[rows]
             return _AnswerLogProbability.apply(self.hidden, weight, bias, targets)
         vectors, offsets = [], []
         for site in sites:

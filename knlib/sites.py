@@ -19,7 +19,9 @@ class Site:
     """A token sequence, the position whose output predicts the target, and the target.
 
     `query` is the row number of the query, `content` the positions of the prompt's own tokens (no special
-    tokens, no masks, no answer), `alternatives` the tokens that the objective `margin` compares with.
+    tokens, no masks, no answer), `alternatives` the tokens that the objective `margin` compares with. `sets`: where an
+    answer may be written with any of several tokens, those of the answer (the target among them), then those of each
+    alternative, in place of single tokens.
     """
 
     query: int
@@ -28,6 +30,7 @@ class Site:
     target: int
     content: tuple[int, ...]
     alternatives: tuple[int, ...] = ()
+    sets: tuple[tuple[int, ...], ...] = ()
 
 
 def make_sites(model: Model, queries: pd.DataFrame, *, sites: str = "mean", objective: str = "prob") -> list[Site]:
@@ -35,7 +38,8 @@ def make_sites(model: Model, queries: pd.DataFrame, *, sites: str = "mean", obje
 
     The gold tokens before a site are shown (teacher forcing), in a masked model those after it are masks.
     `margin` needs the column `alternatives` (a list of answers for each query) and `sites="first"`, because the
-    alternatives' later tokens do not follow the gold answer's first.
+    alternatives' later tokens do not follow the gold answer's first. A column `token_sets` (`Site.sets` of each query) takes
+    the place of answer and alternatives: objectives sum the probabilities of a set.
 
     Raises `InputError` for an empty table, an empty prompt or answer, a prompt longer than the context.
 
@@ -53,27 +57,35 @@ def make_sites(model: Model, queries: pd.DataFrame, *, sites: str = "mean", obje
         raise InputError("queries", found=found, expected="a table of build_queries (prompt, space, answer, suffix)")
     if not len(queries):
         raise InputError("queries", found=Literal("no row"), expected="at least one query")
-    if objective == "margin" and ("alternatives" not in queries or sites != "first"):
+    if "token_sets" in queries:
+        if sites != "first":
+            raise InputError("sites", found=sites, expected="first with a column `token_sets`")
+    elif objective == "margin" and ("alternatives" not in queries or sites != "first"):
         raise InputError("objective", found="margin", expected='a column `alternatives` and sites="first"')
     helper, found = AnswerRows(model), []
     for number, row in enumerate(queries.itertuples()):
         found += _sites_of(model, helper, number, row, sites, objective)
+    if len({len(site.sets) for site in found}) > 1:
+        raise InputError(
+            "queries, token_sets", found=Literal("different numbers of sets"), expected="as many in every row"
+        )
     return found
 
 
 def _sites_of(model: Model, helper: AnswerRows, number: int, row, which: str, objective: str) -> list[Site]:
     if not row.prompt.strip():
         raise InputError(f"query {number}, prompt", found=row.prompt, expected="text before the answer")
-    tokens = answer_tokens(model, row.prompt, row.space, row.answer)
+    sets = _checked_sets(number, row.token_sets) if hasattr(row, "token_sets") else ()
+    tokens = sets[0][:1] if sets else answer_tokens(model, row.prompt, row.space, row.answer)
     if not tokens:
         raise InputError(f"query {number}, answer", found=row.answer, expected="text of at least one token")
     vocabulary = model.network.get_output_embeddings().weight.shape[0]
-    if max(tokens) >= vocabulary:
+    if max(tokens + sum(sets, ())) >= vocabulary:
         raise InputError(f"query {number}, answer", found=row.answer, expected=f"tokens below {vocabulary}")
     start = len(helper.before)
     content = tuple(range(start, start + len(model.pieces(row.prompt))))
     alternatives = ()
-    if objective == "margin":
+    if objective == "margin" and not sets:
         firsts = (answer_tokens(model, row.prompt, row.space, a)[0] for a in row.alternatives)
         alternatives = tuple(sorted({token for token in firsts if token != tokens[0]}))
         if not alternatives:
@@ -83,8 +95,16 @@ def _sites_of(model: Model, helper: AnswerRows, number: int, row, which: str, ob
     for i, token in enumerate(tokens[: 1 if which == "first" else None]):
         masks = len(tokens) - i if model.kind == "masked" else 0
         ids = helper.row(row.prompt, tokens[:i], masks, row.space, row.suffix)
-        found.append(Site(number, tuple(ids), places[i], token, content, alternatives))
+        found.append(Site(number, tuple(ids), places[i], token, content, alternatives, sets))
     return found
+
+
+def _checked_sets(number: int, sets) -> tuple[tuple[int, ...], ...]:
+    sets = tuple(tuple(map(int, tokens)) for tokens in sets)
+    every = sum(sets, ())
+    if len(sets) < 2 or not all(sets) or len(set(every)) < len(every):
+        raise InputError(f"query {number}, token_sets", found=sets, expected="two or more disjoint sets of tokens")
+    return sets
 
 
 def padded(sequences: list[tuple[int, ...]], pad: int, side: str, device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -140,9 +160,33 @@ def answer_values(logits: torch.Tensor, sites: list[Site], rows: torch.Tensor, o
     probabilities keep their gradient's digits.
     """
     targets = torch.tensor([s.target for s in sites], device=logits.device)[rows.to(logits.device)]
+    if sites[0].sets:
+        return set_values(lambda t: logits[:, t], lambda: logits.log_softmax(-1).gather(1, targets[:, None])[:, 0],
+                          sites, rows.to(logits.device), objective)  # fmt: skip
     if objective != "margin":
         return logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
     return (logits * alternative_weights(sites, logits)[rows.to(logits.device)]).sum(-1)
+
+
+def set_values(logits_of, target_log_p, sites: list[Site], rows: torch.Tensor, objective: str) -> torch.Tensor:
+    """`answer_values` where sites have `sets`: log P(first set), or for `margin` less the mean log P of the others.
+
+    `logits_of(tokens)` [rows, tokens]; `target_log_p()` [rows], of the targets: the softmax over the vocabulary is taken
+    once, by whoever knows how, and only the logits of a few tokens are added.
+    """
+    tokens = sorted({token for site in sites for own in site.sets for token in own})
+    scores = logits_of(tokens)
+    column = {token: k for k, token in enumerate(tokens)}
+    outside = torch.ones(len(sites), len(sites[0].sets), len(tokens), dtype=torch.bool)
+    for i, site in enumerate(sites):
+        for k, own in enumerate(site.sets):
+            outside[i, k, [column[token] for token in own]] = False
+    outside = outside.to(scores.device)[rows]
+    sums = scores[:, None].masked_fill(outside, -torch.inf).logsumexp(-1)
+    if objective == "margin":
+        return sums[:, 0] - sums[:, 1:].mean(1)
+    targets = torch.tensor([column[site.target] for site in sites], device=scores.device)[rows]
+    return target_log_p() + sums[:, 0] - scores.gather(1, targets[:, None])[:, 0]
 
 
 def alternative_weights(sites: list[Site], like: torch.Tensor) -> torch.Tensor:
