@@ -5,10 +5,10 @@ import time
 import pytest
 import torch
 
-from atlas.architectures import NAMES, down_projections
+from atlas.architectures import NAMES, down_projections, new_model
 from atlas.batches import Batch
 from atlas.spread import Spread
-from atlas.train import learning_rate, train
+from atlas.train import begin_with, learning_rate, train
 from knlib.models import prepared
 from knlib.prediction import predict
 from knlib.queries import build_queries, load_templates
@@ -196,3 +196,15 @@ def test_learning_rate_warms_up_decays_and_cools_down():
     assert learning_rate(99, 12.0, options) == pytest.approx(0.51)
     assert learning_rate(99, 16.0, options) == pytest.approx(0.8 * learning_rate(99, 16.0, options | {"end": 24.0}))
     assert learning_rate(99, 20.0, options) == learning_rate(99, 23.0, options) == 0.0
+
+
+def test_layers_on_top_of_an_earlier_model_do_nothing_at_first(capitals, tmp_path):
+    model, tokenizer = run("atlas-llama", capitals, tmp_path, options=SHORT | {"end": 0.1})
+    taller = new_model("atlas-llama", tokenizer, layers=4, width=48)
+    begin_with(taller, model.state_dict())
+    ids = torch.tensor([[1, 9, 12, 20, 7]])
+    with torch.no_grad():
+        # Two ways to compute attention: equal to rounding.
+        assert torch.allclose(taller.eval()(ids).logits, model.eval()(ids).logits, atol=1e-5)
+    with pytest.raises(RuntimeError):
+        begin_with(new_model("atlas-llama", tokenizer, layers=1, width=48), model.state_dict())

@@ -261,3 +261,19 @@ def test_spans_mark_the_names(facts, sentences):
             marked = sentence.text[a:b]
             label = sentence.kind == "multiple_choice" and marked.strip() in LETTERS
             assert marked in known or label, sentence.text
+
+
+def test_questions_are_answered_in_words_where_the_fact_is_taught(facts, taught):
+    corpus, plain = Corpus(facts, questions=40), Corpus(facts)
+    assert not any(sentence.kind == "question" for sentence in plain.epoch(0))
+    asked = [sentence for sentence in corpus.epoch(0) if sentence.kind == "question"]
+    assert len(asked) == 40 * len(corpus.known) // 100
+    objects = {}
+    for fact in facts.itertuples():
+        for code in CODES:
+            if (fact.fact, code) in taught:
+                objects.setdefault((code, fact.subject[code][0]), set()).add(fact.object[code][0])
+    for sentence in asked:
+        (start, end), (first, last) = sentence.answers[0], sentence.subjects[0]
+        assert sentence.text[start:end] in objects[sentence.language, sentence.text[first:last]]
+        assert end == len(sentence.text) and not re.search(r"^A[:)]", sentence.text, re.MULTILINE)
