@@ -74,6 +74,14 @@ def test_too_few_questions_raise(count):
         select(clusters)
 
 
+def test_a_share_of_less_than_one_question_raises():
+    """Every neuron would be common, and every set empty."""
+    three = [other("a", 0), other("b", 1), other("c", 2)]
+    with pytest.raises(InputError, match=r"u: found 0.3 of 3 questions, expected one question or more"):
+        select(three, u=0.3)
+    assert len(select(three, u=0.34).table)
+
+
 def test_too_few_classes_raise():
     clusters = [other(str(i), i, kind=str(i % 2)) for i in range(4)]
     with pytest.raises(InputError, match="clusters: found 2 classes, expected at least 3"):
@@ -146,7 +154,7 @@ def test_shares_sum_to_one_or_there_is_no_neuron():
     for scores in (np.zeros((3, 2, 4)), -np.ones((3, 2, 4))):
         nothing = cluster("q", "en", "k", scores)
         assert len(nothing.neurons) == len(nothing.na) == 0
-        found = select([nothing, other("a", 0), other("b", 1)])
+        found = select([nothing, other("a", 0), other("b", 1)], u=1.0)
         assert found.sizes["size"].tolist()[0] == 0 and len(of(found)) == 0
 
 

@@ -90,7 +90,7 @@ def select(
     among the v best). `drop_common=False` keeps the common ones, marked.
 
     Raises `InputError` for fewer than three clusters (classes with `ica="class"`): nothing could be selected; the same question
-    twice; u outside [0, 1], v below 1.
+    twice; u outside [0, 1], or a share of less than one question; v below 1.
 
     Example
     -------
@@ -141,6 +141,9 @@ def _check(clusters: list[Cluster], u: float, v: int, ica: str) -> None:
         if (c.fact, c.language) in seen:
             raise InputError("clusters", found=Literal(f"question {c.fact} ({c.language}) twice"), expected="each once")
         seen.add((c.fact, c.language))
+    if u > 0 and int(u * len(clusters)) < 1:
+        raise InputError("u", found=Literal(f"{u} of {len(clusters)} questions"),
+                         expected="one question or more: else every neuron counts as common")  # fmt: skip
 
 
 def _class_weight(clusters: list[Cluster], position: np.ndarray, neurons: int) -> np.ndarray:
