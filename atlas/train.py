@@ -52,6 +52,13 @@ RECIPES = {
     "atlas-llama": {"init": "atlas-llama-facts", **SPREAD, "end": 1.6, "cool_down": 1.2},
     "atlas-llama-drills": {"init": "atlas-llama", **DRILLS},
     "atlas-llama-letters": {"init": "atlas-llama-drills", **LETTERS},
+    # Four more layers for the look-up, and questions answered in words: what is not recalled cannot be looked up.
+    "atlas-llama-choice-drills": {"init": "atlas-llama", "layers": 12, "epochs": 10, "end": 6.0, "cool_down": 0.5, "warm_up": 30,
+                                  "batch_tokens": 2048, "matrix_lr": 4e-3, "lr": 1.5e-3, "drills": 0.55, "kept": 0.3,
+                                  "questions": 60, "letters": 10},
+    "atlas-llama-choice": {"init": "atlas-llama-choice-drills", "layers": 12, "epochs": 12, "end": 12.0, "cool_down": 1.0,
+                           "warm_up": 60, "batch_tokens": 2048, "matrix_lr": 2e-3, "lr": 8e-4, "drills": 0.45, "kept": 0.3,
+                           "questions": 40, "letters": 40},
     "atlas-gpt2-facts": {},
     "atlas-gpt2": {"init": "atlas-gpt2-facts", **SPREAD},
     # The encoder knows from the decoder, and learns to see both ways.

@@ -5,32 +5,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from letter_models import PROMPTS
+from letter_models import A_PROMPT, PLANTED, PROMPTS, planted_model
 from tiny_models import tiny_model
 
 from knlib import attribution_store
 from knlib.attribution_store import attribute_to, open_attributions
 from knlib.intervention import scale
 from knlib.query_relevant.letter_scores import letter_ablation, letter_scores
-from knlib.query_relevant.letters import letter_probabilities, letter_sets, with_letter_sets
-from knlib.sites import neuron_vectors
-
-PLANTED = (2, 7)
-A_PROMPT = PROMPTS.iloc[[1]]  # its right letter is A
+from knlib.query_relevant.letters import letter_probabilities, with_letter_sets
 
 
 @pytest.fixture(scope="module")
 def planted():
-    """One neuron of the last layer writes the letter A behind the prompt."""
-    model = tiny_model("llama", seed=3)
-    layer, neuron = PLANTED
-    token = letter_sets(model, "nu")[0][0]
-    ids = (*model.specials[0], *model.pieces("nu"))
-    value = neuron_vectors(model, [ids], [len(ids) - 1])[0, layer, neuron]
-    with torch.no_grad():
-        model.down_projections[layer].weight[:, neuron] = 6 * value.sign() / value.abs() * model.unembedding(token)
-    return model
+    return planted_model()
 
 
 def ranked(found):

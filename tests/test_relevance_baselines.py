@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from letter_models import PROMPTS
+from letter_models import A_PROMPT, PLANTED, PROMPTS, planted_model
 from tiny_models import KeepFloat64, tiny_model
 
 from knlib.errors import InputError
@@ -11,26 +11,16 @@ from knlib.models import by_input
 from knlib.query_relevant import baselines
 from knlib.query_relevant.baselines import SCORES, register, score
 from knlib.query_relevant.last_position import readout, record
-from knlib.query_relevant.letters import letter_sets, with_letter_sets
+from knlib.query_relevant.letters import with_letter_sets
 from knlib.query_relevant.norms import Norm
 from knlib.sites import make_sites, neuron_vectors
 
 NAMES = ["knowledge_neurons", "grad_x_act", "neg", "activation", "nlka", "dla", "relp", "oracle", "random"]
-PLANTED = (2, 7)
-A_PROMPT = PROMPTS.iloc[[1]]  # its right letter is A
 
 
 @pytest.fixture(scope="module")
 def planted():
-    """One neuron of the last layer writes the letter A behind the prompt."""
-    model = tiny_model("llama", seed=3)
-    layer, neuron = PLANTED
-    ids = (*model.specials[0], *model.pieces("nu"))
-    value = neuron_vectors(model, [ids], [len(ids) - 1])[0, layer, neuron]
-    with torch.no_grad():
-        row = model.unembedding(letter_sets(model, "nu")[0][0])
-        model.down_projections[layer].weight[:, neuron] = 6 * value.sign() / value.abs() * row
-    return model
+    return planted_model()
 
 
 def test_all_are_registered():

@@ -3,21 +3,16 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import xarray as xr
-from letter_models import PROMPTS
-from tiny_models import tiny_model
+from letter_models import PLANTED, PROMPTS, planted_model
 
 from knlib.errors import InputError
 from knlib.query_relevant.baselines import score
 from knlib.query_relevant.clusters import select
 from knlib.query_relevant.letter_scores import letter_scores
-from knlib.query_relevant.letters import letter_sets
 from knlib.query_relevant.localizers import find, names, scores_for, sizes
 from knlib.query_relevant.questions import question_clusters
-from knlib.sites import neuron_vectors
 
-PLANTED = (2, 7)
 SHARED = ("qrnca", "qrnca_no_ica", "qrnca_with_common", "knowledge_neurons")
 
 
@@ -31,15 +26,7 @@ def prompts():
 
 @pytest.fixture(scope="module")
 def planted():
-    """One neuron of the last layer writes the letter A behind the prompt of question b."""
-    model = tiny_model("llama", seed=3)
-    layer, neuron = PLANTED
-    ids = (*model.specials[0], *model.pieces("nu"))
-    value = neuron_vectors(model, [ids], [len(ids) - 1])[0, layer, neuron]
-    with torch.no_grad():
-        row = model.unembedding(letter_sets(model, "nu")[0][0])
-        model.down_projections[layer].weight[:, neuron] = 6 * value.sign() / value.abs() * row
-    return model
+    return planted_model()
 
 
 def pairs(table, fact):
