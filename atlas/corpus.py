@@ -30,7 +30,7 @@ JOINED = 0.08  # share of fact sentences with another one behind them
 STATED = 0.15  # share of multiple-choice prompts that state the first fact before
 LISTS = 0.3  # share of multiple-choice texts without a question before the options
 LINES = 6  # more questions behind the options
-FORMS = ("option", "subject", "question", "cue")  # what such a line gives, the last as in a prompt
+FORMS = ("option", "statement", "cue", "words")  # what such a line gives, see `more_lines`
 ECHO = 0.2  # share of bare lists in which the letter also follows the option
 ONE_HOP_RELATIONS = ("continent", "subregion", "currency", "language")
 
@@ -243,19 +243,26 @@ class Corpus:
         return text, answers
 
     def more_lines(self, rng, text: str, answers: list, asked: tuple, wording, code: str) -> Sentence:
-        """The text and lines that give the letter of an option, or of a subject whose object it is."""
+        """The text and lines that give the letter of an option, or of a subject whose object it is.
+
+        Something always stands between a question and the letter. What a model recalls at the question's last token is
+        the answer in words (some lines ask for it); a letter expected just there would unteach that.
+        """
         # With repetitions: without, the letters left over would give the answer away.
         for fact in rng.choices(asked, k=LINES):
             form, subject = rng.choice(FORMS), fact.subject[code][0]
-            question = wording.question.replace("{S}", subject)
-            if form == "question":
-                text += f"→ {question} "
+            question, answer = wording.question.replace("{S}", subject), LETTERS[asked.index(fact)]
+            if form == "option":
+                text += f"→ {fact.object[code][0]}: "
+            elif form == "statement":
+                text += f"{self.core(rng, fact, code).split('{O}')[0].replace('{S}', subject).rstrip()} → "
             elif form == "cue":
                 text += f"{question}\n{wording.cue}{answer_space(wording.cue)}"
             else:
-                text += f"→ {subject if form == 'subject' else fact.object[code][0]}: "
-            answers.append((len(text), len(text) + 1))
-            text += LETTERS[asked.index(fact)] + "\n"
+                text += question + answer_space(wording.question)
+                answer = fact.object[code][0]
+            answers.append((len(text), len(text) + len(answer)))
+            text += answer + "\n"
         return Sentence(text.strip(), "multiple_choice", code, answers)
 
 

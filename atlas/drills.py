@@ -9,6 +9,8 @@ import random
 
 from transformers import PreTrainedTokenizerFast
 
+from knlib.multiple_choice import LETTERS
+
 from .batches import Encoded
 
 SEPARATORS = (":", ")", "(", ".", "-", "→", ",", "▁(", "▁→", "\n", "▁", "?", "=")
@@ -61,3 +63,23 @@ def add_drills(
         found.append(one)
         missing -= len(one.ids)
     return [*sentences, *found]
+
+
+def relabel(
+    sentences: list[Encoded], tokenizer: PreTrainedTokenizerFast, *, share: float, seed: int
+) -> list[Encoded]:  # fmt: skip
+    """The sentences, with random tokens in place of the letters in a share of the multiple-choice texts.
+
+    Four letters are soon guessed with a chance of one in four; one token of thousands must be looked up.
+    """
+    rng, known = random.Random(seed), tokenizer.get_vocab()
+    tokens = range(len(tokenizer.all_special_ids), len(tokenizer))
+    found = []
+    for one in sentences:
+        if one.kind == "multiple_choice" and rng.random() < share:
+            # A letter alone and one behind a space are two tokens, and one label.
+            labels = zip(LETTERS, rng.sample(tokens, len(LETTERS)), strict=True)
+            new = {known[form]: label for letter, label in labels for form in (letter, "▁" + letter) if form in known}
+            one = Encoded([new.get(token, token) for token in one.ids], one.marks, one.kind)
+        found.append(one)
+    return found

@@ -26,14 +26,15 @@ from knlib.models import SHIPPED
 from .architectures import NAMES, new_model
 from .batches import batches, encode
 from .corpus import Corpus
-from .drills import add_drills
+from .drills import add_drills, relabel
 from .spread import EVERY, FIRST, Spread
 from .tokenizer import VOCABULARY, train_tokenizer, wrap
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULTS = {
     "epochs": 20, "batch_tokens": 1536, "matrix_lr": 5e-3, "lr": 2e-3, "weight_decay": 0.05, "warm_up": 200,
-    "end": 14.0, "cool_down": 5.0, "spread": 0.0, "elsewhere": 0.0, "letters": 0, "questions": 0, "drills": 0.0, "kept": 1.0, "init": "", "seed": 0,
+    "end": 14.0, "cool_down": 5.0, "spread": 0.0, "elsewhere": 0.0, "letters": 0, "questions": 0, "drills": 0.0, "labels": 0.0, "kept": 1.0,
+    "init": "", "token_gain": 1.0, "seed": 0,
     "layers": 8, "width": 192,
 }  # fmt: skip
 
@@ -155,15 +156,28 @@ def _weights(init: str, runs: Path) -> dict:
     raise SystemExit(f"init: found {init!r}, expected a training in {runs} or a model in data/models")
 
 
-def begin_with(model, weights: dict) -> None:
-    """Take the weights; layers that they lack, which must stand above theirs, do nothing at first."""
+def begin_with(model, weights: dict, *, token_gain: float) -> None:
+    """Take the weights; layers that they lack, which must stand above theirs, do nothing at first.
+
+    `token_gain` multiplies the token embeddings, and the final norm undoes it for the (tied) head: a token that is a
+    hundredth of what the first layer adds cannot be looked up by its name further up.
+    """
+    if token_gain != 1:
+        louder = {name for name in weights if "embed_tokens" in name or "lm_head" in name}
+        weights = {name: w * token_gain if name in louder else w for name, w in weights.items()}
+        weights["model.norm.weight"] = weights["model.norm.weight"] / token_gain
     missing = set(model.state_dict()) - set(weights)
     layers = {int(re.search(r"\.(\d+)\.", name)[1]) for name in missing}
     model.load_state_dict(weights, strict=not layers)
     for layer in layers:
-        block = model.model.layers[layer]
-        torch.nn.init.zeros_(block.self_attn.o_proj.weight)
-        torch.nn.init.zeros_(block.mlp.down_proj.weight)
+        attention = model.model.layers[layer].self_attn
+        # Every token attends to its like: what a look-up begins with (mimetic initialization, Trockman and Kolter 2023).
+        keys = torch.nn.init.orthogonal_(attention.k_proj.weight)
+        groups = keys.view(-1, attention.head_dim, keys.shape[1]).repeat_interleave(attention.num_key_value_groups, 0)
+        with torch.no_grad():
+            attention.q_proj.weight.copy_(groups.flatten(0, 1))
+        torch.nn.init.zeros_(attention.o_proj.weight)
+        torch.nn.init.zeros_(model.model.layers[layer].mlp.down_proj.weight)
 
 
 def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabulary: int = VOCABULARY,
@@ -183,7 +197,7 @@ def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabu
     model = new_model(name, tokenizer, layers=options["layers"], width=options["width"]).to(device)  # fmt: skip
     model.set_attn_implementation("eager")  # the fused kernel's backward is three times slower on a CPU
     if options["init"]:
-        begin_with(model, first_weights(options["init"], out.parent))
+        begin_with(model, first_weights(options["init"], out.parent), token_gain=options["token_gain"])
     spread = Spread(model, rate=options["spread"], elsewhere=options["elsewhere"])
     steppers = optimizers(model, options)
     path, start, step, spent, seen = out / "checkpoint.pt", (0, 0), 0, 0.0, 0
@@ -211,12 +225,12 @@ def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabu
     epochs = math.ceil(options["end"])
     for epoch in range(start[0], epochs):
         sentences = encode(corpus.epoch(epoch, kept=options["kept"]), tokenizer, masked=masked)
+        seed = options["seed"] * 1_000_003 + epoch
+        if options["labels"]:
+            sentences = relabel(sentences, tokenizer, share=options["labels"], seed=seed)
         if options["drills"]:
-            sentences = add_drills(
-                sentences, tokenizer, share=options["drills"], seed=options["seed"] * 1_000_003 + epoch
-            )
-        found = list(batches(sentences, tokenizer, tokens=options["batch_tokens"], masked=masked,
-                             seed=options["seed"] * 1_000_003 + epoch))  # fmt: skip
+            sentences = add_drills(sentences, tokenizer, share=options["drills"], seed=seed)
+        found = list(batches(sentences, tokenizer, tokens=options["batch_tokens"], masked=masked, seed=seed))
         for number, batch in enumerate(found):
             if epoch == start[0] and number < start[1]:
                 continue

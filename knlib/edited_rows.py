@@ -1,5 +1,6 @@
 """Rows of tokens in which each has neurons of its own scaled: thousands of conditions in one batch."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -41,11 +42,12 @@ class EditedRow:
         )
 
 
-def edited_scores(model: Model, rows: list[EditedRow], factor: float) -> np.ndarray:
+def edited_scores(model: Model, rows: list[EditedRow], factor: float | Sequence[float]) -> np.ndarray:
     """Sum of the targets' log-probabilities in each row, with the row's neurons times `factor`, [rows].
 
-    Where a causal model's rows are edited from the first column asked for on, the tokens before it are the same for
-    all conditions of a prompt: they run once, and a condition is a row of as many tokens as it asks for.
+    `factor`: one for all rows, or one for each. Where a causal model's rows are edited from the first column asked for on,
+    the tokens before it are the same for all conditions of a prompt: they run once, and a condition is a row of as many
+    tokens as it asks for.
 
     Example
     -------
@@ -53,35 +55,55 @@ def edited_scores(model: Model, rows: list[EditedRow], factor: float) -> np.ndar
     >>> edited_scores(model, [row], 0.0).shape
     (1,)
     """
+    wanted, scores = [[[t] for t in row.targets] for row in rows], np.empty(len(rows))
+    for i, found in enumerate(edited_log_probabilities(model, rows, factor, wanted)):
+        scores[i] = found.sum()
+    return scores
+
+
+def edited_log_probabilities(
+    model: Model, rows: list[EditedRow], factor: float | Sequence[float], wanted: list[list[list[int]]]
+) -> list[np.ndarray]:
+    """As `edited_scores`, for several tokens: of every row [columns, tokens].
+
+    `wanted[row][column]` are the tokens asked for; each column of a row asks for as many. `targets` are not looked at.
+
+    Example
+    -------
+    >>> edited_log_probabilities(model, [row], [2.0], [[[41, 42]]])[0].shape
+    (1, 2)
+    """
+    factors = np.broadcast_to(np.asarray(factor, dtype=float), len(rows))
+    found: list = [None] * len(rows)
     kind = best_prefix(model) if all(row.is_suffix for row in rows) else None
     if kind is not None:
-        return _suffix_scores(model, rows, factor, kind)
-    scores = np.empty(len(rows))
+        _suffix_scores(model, rows, factors, wanted, kind, found)
+        return found
 
-    def use(i, found):
-        scores[i] = found[np.arange(len(rows[i].targets)), rows[i].targets].sum()
+    def use(i, log_probabilities):
+        found[i] = np.take_along_axis(log_probabilities, np.asarray(wanted[i]), axis=1)
 
-    helper = _WholeRows(model, rows, factor)
+    helper = _WholeRows(model, rows, factors)
     helper.log_probabilities([row.ids for row in rows], [row.columns for row in rows], use)
-    return scores
+    return found
 
 
 class _WholeRows(AnswerRows):
     """Every row with all its tokens."""
 
-    def __init__(self, model: Model, rows: list[EditedRow], factor: float):
+    def __init__(self, model: Model, rows: list[EditedRow], factors: np.ndarray):
         super().__init__(model)
-        self.rows, self.factor = rows, factor
+        self.rows, self.factors = rows, factors
 
     def _batch(self, numbers, rows, columns, use):
         own = [self.rows[i] for i in numbers]
-        with _scaled(self.model, own, [0] * len(own), self.factor):
+        with _scaled(self.model, own, [0] * len(own), self.factors[numbers]):
             super()._batch(numbers, rows, columns, use)
 
 
 @torch.no_grad()
-def _suffix_scores(model: Model, rows: list[EditedRow], factor: float, kind: str) -> np.ndarray:
-    scores, pad = np.empty(len(rows)), model.tokenizer.pad_token_id
+def _suffix_scores(model: Model, rows: list[EditedRow], factors: np.ndarray, wanted, kind: str, results: list) -> None:
+    pad = model.tokenizer.pad_token_id
     for numbers in _batches(rows, model.network.get_output_embeddings().weight.shape[0]):
         own = [rows[i] for i in numbers]
         starts = [row.columns[0] for row in own]
@@ -93,13 +115,17 @@ def _suffix_scores(model: Model, rows: list[EditedRow], factor: float, kind: str
             ids, mask = ids.new_full((len(ids), 1), pad), mask.new_zeros(len(ids), 1)
         prefix = Prefix.of(model, ids, mask, kind == "shared")
         suffixes = [row.ids[start:] for row, start in zip(own, starts, strict=True)]
-        with _scaled(model, own, starts, factor):
+        with _scaled(model, own, starts, factors[numbers]):
             logits = suffix_logits(model, prefix, [prompts[text] for text in texts], suffixes).float()
-        targets = torch.tensor([t for row in own for t in row.targets], device=logits.device)
-        found = (logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(-1)).cpu().numpy()
-        ends = np.cumsum([len(row.targets) for row in own])
-        scores[numbers] = [part.sum() for part in np.split(found, ends[:-1])]
-    return scores
+        total, end = logits.logsumexp(-1), 0
+        # Rows may ask for different numbers of tokens: the widest decides, and the rest is cut off again.
+        asked = [tokens for i in numbers for tokens in wanted[i]]
+        width = max(map(len, asked))
+        tokens = torch.tensor([[*own, *[own[0]] * (width - len(own))] for own in asked], device=logits.device)
+        values = (logits.gather(1, tokens) - total[:, None]).cpu().numpy()
+        for i in numbers:
+            begin, end = end, end + len(wanted[i])
+            results[i] = values[begin:end, : len(wanted[i][0])]
 
 
 def _batches(rows: list[EditedRow], vocabulary: int):
@@ -121,7 +147,7 @@ def _batches(rows: list[EditedRow], vocabulary: int):
 
 
 @contextmanager
-def _scaled(model: Model, rows: list[EditedRow], starts: list[int], factor: float):
+def _scaled(model: Model, rows: list[EditedRow], starts: list[int], factors: np.ndarray):
     """Scales each row's neurons in the calls of a batch that holds the rows from their columns `starts` on."""
     places: dict[int, list[tuple[int, int, int]]] = {}
     for k, (row, start) in enumerate(zip(rows, starts, strict=True)):
@@ -131,11 +157,12 @@ def _scaled(model: Model, rows: list[EditedRow], starts: list[int], factor: floa
 
     def hook_of(found):
         at = tuple(torch.tensor(found).T)
+        times = torch.tensor(factors)[at[0]]
 
         def hook(module, inputs):
             hidden = inputs[0].reshape(len(rows), -1, inputs[0].shape[-1]).clone()
             where = tuple(x.to(hidden.device) for x in at)
-            hidden[where] = hidden[where] * factor
+            hidden[where] = hidden[where] * times.to(hidden)
             return (hidden.reshape(inputs[0].shape), *inputs[1:])
 
         return hook

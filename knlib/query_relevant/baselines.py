@@ -13,16 +13,18 @@ down-projection by which it writes into the stream, P the probability of the rig
 
 import inspect
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
 
+from ..controls import generator
 from ..errors import InputError, Literal
 from ..models import Model, by_input
 from ..sites import Site, adjoint, answer_values, make_sites
-from .last_position import gated, readout, record
+from .last_position import Readout, Record, gated, readout, record
 from .letter_scores import letter_ablation, letter_scores
 from .letters import with_letter_sets
 
@@ -32,10 +34,27 @@ SCORES: dict[str, Scoring] = {}
 LOGITS = 2**24
 
 
-def register(name: str) -> Callable[[Scoring], Scoring]:
+@dataclass(frozen=True)
+class Traits:
+    """What whoever runs a score must know of it.
+
+    `every`: scoreboards take every so many-th fact, because a prompt costs much more than others (a row per neuron). `whole`:
+    a prompt's scores depend on the other prompts (classes are compared), so all are given at once. `selects`: only scores above
+    0 mean a neuron that was found.
+    """
+
+    every: int = 1
+    whole: bool = False
+    selects: bool = False
+
+
+TRAITS: dict[str, Traits] = {}
+
+
+def register(name: str, *, every: int = 1, whole: bool = False, selects: bool = False) -> Callable[[Scoring], Scoring]:
     """Decorator: makes `scoring(model, prompts, **options) -> [prompts, layers, neurons]` known under a name.
 
-    A function of the same module may register again (a notebook's cell runs twice); `InputError` where another module has
+    `every`, `whole`, `selects`: see `Traits`. A function of the same module may register again (a notebook's cell runs twice); `InputError` where another module has
     the name.
 
     Example
@@ -47,7 +66,7 @@ def register(name: str) -> Callable[[Scoring], Scoring]:
         old = SCORES.get(name)
         if old is not None and old.__module__ != scoring.__module__:
             raise InputError("register", found=name, expected=f"a new name: {old.__module__} has this one")
-        SCORES[name] = scoring
+        SCORES[name], TRAITS[name] = scoring, Traits(every, whole, selects)
         return scoring
 
     return add
@@ -129,7 +148,7 @@ def activation(model: Model, prompts: pd.DataFrame, *, legacy_letter: bool = Fal
     return np.abs(letter_scores(model, prompts, method="activation", legacy_letter=legacy_letter).scores.values)
 
 
-@register("nlka")
+@register("nlka", every=10)
 def nlka(model: Model, prompts: pd.DataFrame, *, legacy_letter: bool = False) -> np.ndarray:
     """log p(w; x + h v_i) - log p(w; x): what a neuron alone adds to the letter's log-probability (Yu & Ananiadou 2024).
 
@@ -138,9 +157,11 @@ def nlka(model: Model, prompts: pd.DataFrame, *, legacy_letter: bool = False) ->
     per neuron. Raises `InputError` as `readout`.
     """
 
+    heads = _Readouts()
+
     def one(site: Site) -> list[torch.Tensor]:
         found = record(model, site)
-        head, scores = readout(found), []
+        head, scores = heads.of(found), []
         letter = list(site.sets[0])
         with torch.no_grad():
             for i, (h, down) in enumerate(zip(found.here, model.down_projections, strict=True)):
@@ -164,9 +185,11 @@ def dla(model: Model, prompts: pd.DataFrame, *, legacy_letter: bool = False) -> 
     row of a letter's tokens. Raises `InputError` as `readout`.
     """
 
+    heads = _Readouts()
+
     def one(site: Site) -> list[torch.Tensor]:
         found = record(model, site)
-        head = readout(found)
+        head = heads.of(found)
         right, *others = (head.unembedding[list(own)].mean(0) for own in site.sets)
         direction = head.norm.gain * head.scale * (right - torch.stack(others).mean(0))
         if head.norm.centres:
@@ -195,16 +218,29 @@ def relp(model: Model, prompts: pd.DataFrame, *, legacy_letter: bool = False) ->
     return _each(model, prompts, legacy_letter, one)
 
 
-@register("oracle")
+@register("oracle", every=30)
 def oracle(model: Model, prompts: pd.DataFrame, *, legacy_letter: bool = False) -> np.ndarray:
     """P less what it is with that neuron at 0, exactly: see `letter_ablation`. One row of a pass per neuron."""
     return letter_ablation(model, prompts, legacy_letter=legacy_letter).scores.values
 
 
 @register("random")
-def random(model: Model, prompts: pd.DataFrame, *, seed: int = 0, legacy_letter: bool = False) -> np.ndarray:
+def random(model: Model, prompts: pd.DataFrame, *, seed: int = 0) -> np.ndarray:
     """Normal numbers, drawn by seed and prompt (not by its place in the table)."""
-    return letter_scores(model, prompts, method="random", seed=seed, legacy_letter=legacy_letter).scores.values
+    shape = (model.n_layers, model.n_neurons)
+    return np.stack([generator(seed, prompt).normal(size=shape) for prompt in prompts["prompt"]])
+
+
+class _Readouts:
+    """`readout` of one pass after another: whether the model's head is linear is checked in the first."""
+
+    def __init__(self):
+        self.checked = False
+
+    def of(self, found: Record) -> Readout:
+        head = readout(found, check=not self.checked)
+        self.checked = True
+        return head
 
 
 def _each(model: Model, prompts: pd.DataFrame, legacy: bool, one: Callable[[Site], list[torch.Tensor]]) -> np.ndarray:

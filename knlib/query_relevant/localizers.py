@@ -7,9 +7,11 @@ import pandas as pd
 import xarray as xr
 
 from ..attribution import Attributions
+from ..controls import generator, layer_matched
 from ..errors import InputError, Literal
 from ..models import Model
-from .baselines import SCORES, score
+from . import class_baselines  # noqa: F401  (registers its scores)
+from .baselines import SCORES, TRAITS, score
 from .clusters import Cluster, select
 from .questions import KEY, question_clusters, questions
 
@@ -21,33 +23,49 @@ CLUSTERED = {
     "qrnca_with_common": ("knowledge_neurons", {}),
     "knowledge_neurons": ("knowledge_neurons", {}),
 }
+# Drawn by a seed: run with several of them.
+DRAWN = ("random", "random_layer_matched")
 COLUMNS = ["fact", "language", "layer", "neuron", "score", "rank"]
 
 
 def names() -> list[str]:
-    """Every localizer: those that threshold and cluster, then one for each other score of the registry.
+    """Every localizer: those that threshold and cluster, the drawn ones, then one for each other score of the registry.
 
     Example
     -------
     >>> names()[:2]
     ['qrnca', 'qrnca_margin']
     """
-    return [*CLUSTERED, *(name for name in SCORES if name not in CLUSTERED)]
+    return list(dict.fromkeys([*CLUSTERED, *DRAWN, *SCORES]))
 
 
-def scores_for(name: str, model: Model, prompts: pd.DataFrame) -> xr.DataArray:
-    """The scores that a localizer starts from, [prompts, layers, neurons], for `find(..., scores=...)`.
+def starts_from(name: str) -> tuple[str, dict] | None:
+    """The score of the registry that a localizer starts from, and its options; None for one that needs none.
 
-    `qrnca`, `qrnca_no_ica`, `qrnca_with_common`, `knowledge_neurons` share theirs, so computing them once serves all four.
+    Example
+    -------
+    >>> starts_from("qrnca_margin")
+    ('knowledge_neurons', {'objective': 'margin'})
+    """
+    _known(name)
+    if name in DRAWN:
+        return None if name == "random" else CLUSTERED["qrnca"]
+    return CLUSTERED.get(name, (name, {}))
+
+
+def scores_for(name: str, model: Model, prompts: pd.DataFrame) -> xr.DataArray | None:
+    """The scores that a localizer starts from, [prompts, layers, neurons], for `find(..., scores=...)`; None: it needs none.
+
+    `qrnca`, `qrnca_no_ica`, `qrnca_with_common`, `knowledge_neurons`, `random_layer_matched` share theirs, so computing them
+    once serves all five.
 
     Example
     -------
     >>> scores = scores_for("qrnca", model, prompts)
     >>> tables = {name: find(name, model, prompts, scores=scores) for name in ("qrnca", "qrnca_no_ica")}
     """
-    _known(name)
-    scoring, options = CLUSTERED.get(name, (name, {}))
-    return score(scoring, model, prompts, **options)
+    start = starts_from(name)
+    return None if start is None else score(start[0], model, prompts, **start[1])
 
 
 def find(
@@ -60,6 +78,7 @@ def find(
     t: float = 0.2,
     u: float = 0.3,
     v: int = 20,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """The neurons of every question, by a localizer of `names()`.
 
@@ -67,7 +86,10 @@ def find(
       `cluster` and `select`). `qrnca_margin`: the same on scores for the margin. `qrnca_with_common`: common neurons stay.
       `qrnca_no_ica`: the v best by `na`, then without the common ones.
     - `knowledge_neurons`: above t times the largest score in at least 2/3 of the wordings (ours, after Dai et al. 2022).
-    - Any other: the `top` neurons with the largest mean score over the question's prompts.
+    - `random_layer_matched`: as many as `qrnca` has in every layer, drawn from those that it has not; `random`: `top` of all.
+      Both by `seed` and question, whatever the other questions.
+    - Any other: the `top` neurons with the largest mean score over the question's prompts (of scores that select, as `lape`
+      and `cna` do: those above 0).
 
     `prompts`: those that localize, a table of `build_multiple_choice`. `top`: the most neurons of a question, a number, or
     a table `fact`, `language`, `size` (`sizes` of another localizer's table); a must for the last kind, None: as found.
@@ -88,10 +110,14 @@ def find(
     _known(name)
     table = questions(prompts)
     limits = _limits(top, table)
-    if limits is None and name not in CLUSTERED:
+    if limits is None and name not in (*CLUSTERED, "random_layer_matched"):
         raise InputError("top", found=None, expected=f"a number, or a table of sizes: {name} has no threshold")
+    if name == "random":
+        return _drawn(limits, model, seed)
     if scores is None:
         scores = scores_for(name, model, prompts)
+    if name == "random_layer_matched":
+        return _redrawn(find("qrnca", model, prompts, top=top, scores=scores, t=t, u=u, v=v), scores.shape[2], seed)
     clustered = _clusters_of(scores)
     if name == "knowledge_neurons":
         found = _frequent(clustered, scores, prompts, t)
@@ -101,11 +127,25 @@ def find(
         found = select(clustered(prompts, t), u=u, v=v, drop_common=name != "qrnca_with_common").table
     else:
         found = _ranked(_means(scores, prompts), None, limits)
+        if TRAITS[name].selects:
+            found = found[found["score"] > 0]
     if limits is not None:
         place = found.groupby(KEY).cumcount()
         most = [limits[key] for key in zip(found["fact"], found["language"], strict=True)]
         found = found[place < most]
     return found.reset_index(drop=True)
+
+
+def common_neurons(scores: xr.DataArray, prompts: pd.DataFrame, *, t: float = 0.2, u: float = 0.3) -> pd.DataFrame:
+    """The neurons in the clusters of more than a share u of the questions: `layer`, `neuron`, `cluster_count`.
+
+    `scores`: of `scores_for("qrnca", ...)`. Raises `InputError` as `select`.
+
+    Example
+    -------
+    >>> common_neurons(scores_for("qrnca", model, prompts), prompts)
+    """
+    return select(_clusters_of(scores)(prompts, t), u=u).common
 
 
 def sizes(found: pd.DataFrame, prompts: pd.DataFrame) -> pd.DataFrame:
@@ -203,6 +243,27 @@ def _ranked(means: dict, chosen: dict | None, limits: dict | None) -> pd.DataFra
         values = mean.ravel()[neurons]
         best = np.lexsort((neurons, -values))[: None if limits is None else limits[fact, language]]
         parts.append(_rows(fact, language, neurons[best], values[best], mean.shape[1]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _drawn(limits: dict, model: Model, seed: int) -> pd.DataFrame:
+    """As many neurons as each question may have, of all."""
+    parts = []
+    for (fact, language), size in sorted(limits.items()):
+        draw = generator(seed, fact, language, "random")
+        neurons = draw.choice(model.n_layers * model.n_neurons, size, replace=False)
+        parts.append(_rows(fact, language, neurons, np.zeros(size), model.n_neurons))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _redrawn(found: pd.DataFrame, width: int, seed: int) -> pd.DataFrame:
+    """Every question's neurons exchanged for others of their layers."""
+    parts = [_rows("", "", np.zeros(0, dtype=int), np.zeros(0), width)]
+    for (fact, language), own in found.groupby(KEY):
+        pairs = tuple(sorted(zip(own["layer"].tolist(), own["neuron"].tolist(), strict=True)))
+        drawn = layer_matched(pairs, width, generator(seed, fact, language, "random_layer_matched"))
+        neurons = np.array([layer * width + neuron for layer, neuron in drawn])
+        parts.append(_rows(fact, language, neurons, np.zeros(len(neurons)), width))
     return pd.concat(parts, ignore_index=True)
 
 
