@@ -11,8 +11,9 @@ import pytest
 from letter_studies import tiny_study
 
 from knlib.errors import InputError
-from knlib.query_relevant import baselines, localizers, scoreboard, scoreboard_results
-from knlib.query_relevant.scoreboard import REFERENCE, Plan, main, run_scoreboard
+from knlib.query_relevant import baselines, effect_parts, localizers, score_parts, scoreboard_results
+from knlib.query_relevant.score_parts import REFERENCE, Plan, neuron_path
+from knlib.query_relevant.scoreboard import main, run_scoreboard
 from knlib.query_relevant.scoreboard_results import load_result
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -27,9 +28,9 @@ def study():
 def few(study):
     """Runs of the tiny study, with few draws of everything."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoreboard, "_study", lambda *names: study)
+        patch.setattr(score_parts, "_study", lambda *names: study)
         for name, value in (("DRAWS", 2), ("DRAWN_EVERY", 1), ("DOSE_EVERY", 4)):
-            patch.setattr(scoreboard, name, value)
+            patch.setattr(score_parts, name, value)
         for name in ("DRAWS", "RESAMPLES", "PERMUTATIONS"):
             patch.setattr(scoreboard_results, name, 20)
         yield lambda folder, **options: run_scoreboard(
@@ -85,8 +86,8 @@ def test_every_registered_localizer_has_rows(tiny, study, copy, monkeypatch):
     monkeypatch.setattr(localizers, "SCORES", baselines.SCORES)
     baselines.register("negative")(lambda model, prompts: -baselines.score("activation", model, prompts).values)
     scored = []
-    plain = scoreboard.score
-    monkeypatch.setattr(scoreboard, "score", lambda name, *a, **k: scored.append(name) or plain(name, *a, **k))
+    plain = score_parts.score
+    monkeypatch.setattr(score_parts, "score", lambda name, *a, **k: scored.append(name) or plain(name, *a, **k))
     tiny(copy)
     assert set(scored) == {"negative"}
     after = load_result(study.model, copy / "out")[0]["scoreboard"]
@@ -95,11 +96,17 @@ def test_every_registered_localizer_has_rows(tiny, study, copy, monkeypatch):
     pd.testing.assert_frame_equal(old, board, check_dtype=False)
 
 
-def test_killed_and_resumed(tiny, whole, tmp_path, monkeypatch):
-    """Spec test 10, R8."""
+def test_killed_and_resumed(tiny, tmp_path, monkeypatch):
+    """Spec test 10, R8; with a few localizers."""
+    some = {name: baselines.SCORES[name] for name in ("knowledge_neurons", "activation", "oracle")}
+    monkeypatch.setattr(baselines, "SCORES", some)
+    monkeypatch.setattr(localizers, "SCORES", some)
+    monkeypatch.setattr(localizers, "CLUSTERED", {"qrnca": localizers.CLUSTERED["qrnca"]})
+    monkeypatch.setattr(localizers, "DRAWN", ("random",))
+    tiny(tmp_path / "whole")
     calls = []
-    for name, after in (("score", 3), ("letter_effects", 2)):
-        plain = getattr(scoreboard, name)
+    for module, name, after in ((score_parts, "score", 3), (effect_parts, "letter_effects", 2)):
+        plain = getattr(module, name)
 
         def die(*args, plain=plain, after=after, name=name, **options):
             calls.append(name)
@@ -107,12 +114,12 @@ def test_killed_and_resumed(tiny, whole, tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             return plain(*args, **options)
 
-        monkeypatch.setattr(scoreboard, name, die)
+        monkeypatch.setattr(module, name, die)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             tiny(tmp_path / "killed")
     tiny(tmp_path / "killed")
-    folders = [folder / "out" / "tiny-llama" for folder in (whole, tmp_path / "killed")]
+    folders = [folder / "out" / "tiny-llama" for folder in (tmp_path / "whole", tmp_path / "killed")]
     one, two = map(contents, folders)
     assert set(one) == set(two)
     for name in one:
@@ -127,7 +134,7 @@ def test_sets_are_cut_to_the_references_size(tiny, whole):
     """Spec test 18."""
     plan = Plan("tiny", ("en", "de"), 4, str(whole / "parts"))
     keys = ["held_out", "fact", "language"]
-    sizes = {n: pd.read_parquet(scoreboard._neuron_path(plan, n)) for n in localizers.names()}
+    sizes = {n: pd.read_parquet(neuron_path(plan, n)) for n in localizers.names()}
     wanted = sizes[REFERENCE].groupby(keys).size()
     for name in ("dla", "activation", "grad_x_act", "relp", "random", "random_layer_matched"):
         for _, own in sizes[name].groupby("draw"):
@@ -172,8 +179,8 @@ def test_scores_that_a_model_refuses_are_left_out_with_the_reason(tiny, study, c
 def test_wordings_that_test_have_no_part_in_class_scores(tiny, study, tmp_path):
     """`cna` and `lape` compare classes within the k-th wordings alone."""
     plan = Plan("tiny", ("en", "de"), 4, str(tmp_path / "parts"))
-    scoreboard.run_scores(plan, "cna", {}, study.facts)
-    found = scoreboard.pooled_scores(plan, "cna", {}).values
+    score_parts.run_scores(plan, "cna", {}, study.facts)
+    found = score_parts.pooled_scores(plan, "cna", {}).values
     first = study.prompts[study.prompts["wording"].str.endswith("/0")]
     expected = baselines.score("cna", study.model, first).values.reshape(-1, 4, 3, 24).mean(1)
     assert np.allclose(found[(study.wordings["wording"].str.endswith("/0")).to_numpy()], expected, atol=1e-6)

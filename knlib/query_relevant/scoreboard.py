@@ -8,257 +8,35 @@ import argparse
 import json
 import multiprocessing
 import sys
-import time
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
-import xarray as xr
 
 from ..errors import InputError, said_in_one_line
-from ..files import atomically, write_text
-from ..models import load_model
-from ..result_files import config_hash, read_table, to_csv
+from ..result_files import config_hash, read_table
 from . import localizers
-from .baselines import TRAITS, score
-from .letter_effects import DOSES, FACTORS, letter_effects
-from .letters import letter_probabilities
-from .long_form import answer_effects
-from .predictors import predictor_table
-from .questions import KEY
+from .effect_parts import effect_path, run_effects, run_predictors
+from .score_parts import (
+    REFERENCE,
+    Plan,
+    label,
+    neuron_path,
+    pooled_scores,
+    run_letters,
+    run_neurons,
+    run_scores,
+    score_tasks,
+)
 from .scoreboard_results import RESULTS, summarize, write_result
-from .study import LetterStudy, chunks, load_study
-from .trials import trials
+from .study import chunks
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ROOT / "runs" / "letters"
 LANGUAGES = ("en", "de", "fr", "ru", "ar", "zh")
-# Its sets say how many neurons a question has, for every localizer.
-REFERENCE = "qrnca"
-# Seeds of the localizers that draw, which therefore take every so many-th fact.
-DRAWS, DRAWN_EVERY = 10, 2
-# Every so many-th fact gets all doses, the others 2 and 0.
-DOSE_EVERY = 10
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run is of: everything a worker needs to find or make a part."""
-
-    model: str
-    languages: tuple[str, ...]
-    questions: int
-    parts: str
-
-    @property
-    def study(self) -> LetterStudy:
-        return _study(self.model, self.languages, self.questions)
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.parts) / config_hash(self.configuration())
-
-    def configuration(self) -> dict:
-        study = self.study
-        return {"model": study.model.hash, "questions": study.hash, "factors": FACTORS, "doses": DOSES,
-                "draws": [DRAWS, DRAWN_EVERY], "dose_every": DOSE_EVERY}  # fmt: skip
-
-
-@cache
-def _study(model: str, languages: tuple[str, ...], questions: int) -> LetterStudy:
-    return load_study(load_model(model), languages, questions)
-
-
-def label(start: tuple[str, dict]) -> str:
-    """A score of the registry with its options, as a folder's name."""
-    return "-".join([start[0], *(f"{k}={v}" for k, v in sorted(start[1].items()))])
-
-
-def score_tasks(plan: Plan) -> list[tuple]:
-    """(score, options, facts) of every score that a localizer starts from, once each."""
-    starts = {label(s): s for name in localizers.names() if (s := localizers.starts_from(name)) is not None}
-    tasks = []
-    for scoring, options in starts.values():
-        facts = plan.study.facts_of(scoring)
-        tasks += [(scoring, options, part) for part in ([facts] if TRAITS[scoring].whole else chunks(facts))]
-    return tasks
-
-
-def run_scores(plan: Plan, scoring: str, options: dict, facts: list[str]) -> None:
-    """Scores of some facts' wordings, the mean over rotations, [wordings, layers, neurons], unless they are there."""
-    path = _score_path(plan, scoring, options, facts)
-    if path.exists():
-        return
-    start, study = time.process_time(), plan.study
-    prompts = study.of(study.prompts, facts).reset_index(drop=True)
-    rotations = int(prompts["rotation"].max()) + 1
-    if TRAITS[scoring].whole:
-        # The k-th wordings of all questions apart: a wording that tests has no part in the scores of those that localize.
-        place = prompts.groupby(KEY)["wording"].rank("dense")
-        values = np.empty((len(prompts), study.model.n_layers, study.model.n_neurons), dtype=np.float32)
-        for k in sorted(place.unique()):
-            values[(place == k).to_numpy()] = score(scoring, study.model, prompts[place == k], **options).values
-    else:
-        values = score(scoring, study.model, prompts, **options).values
-    values = values.reshape(-1, rotations, *values.shape[1:]).mean(1, dtype=np.float64).astype(np.float32)
-    cost = {"seconds": time.process_time() - start, "prompts": len(prompts)}
-    write_text(path.with_suffix(".json"), json.dumps(cost))
-    atomically(path, partial(_save, values))
-
-
-def _save(values: np.ndarray, path: Path) -> None:
-    with open(path, "wb") as file:
-        np.save(file, values)
-
-
-def _score_path(plan: Plan, scoring: str, options: dict, facts: list[str]) -> Path:
-    return plan.folder / "scores" / label((scoring, options)) / f"{config_hash({'facts': facts})}.npy"
-
-
-def pooled_scores(plan: Plan, scoring: str, options: dict) -> xr.DataArray:
-    """All scores of a kind, [wordings, layers, neurons], named by each wording's first prompt.
-
-    Raises `InputError` where a part is missing: the score was refused.
-    """
-    study, rows, names = plan.study, [], []
-    facts = study.facts_of(scoring)
-    for part in [facts] if TRAITS[scoring].whole else chunks(facts):
-        path = _score_path(plan, scoring, options, part)
-        if not path.exists():
-            raise InputError(f"score {label((scoring, options))}", found=path.name, expected="all its parts")
-        rows.append(np.load(path))
-        names += study.of(study.wordings, part)["query"].tolist()
-    values = np.concatenate(rows)
-    coordinates = {"query": names, "layer": np.arange(values.shape[1]), "neuron": np.arange(values.shape[2])}
-    return xr.DataArray(values, dims=tuple(coordinates), coords=coordinates)
-
-
-def run_letters(plan: Plan, facts: list[str]) -> None:
-    """What the unchanged model answers to some facts' prompts."""
-    path = plan.folder / "letters" / f"{config_hash({'facts': facts})}.csv"
-    if path.exists():
-        return
-    study = plan.study
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # low masses are in the table
-        write_text(path, to_csv(letter_probabilities(study.model, study.of(study.prompts, facts))))
-
-
-def run_neurons(plan: Plan, name: str) -> None:
-    """A localizer's neurons for every question and split: as many as the reference has, `draw` by `draw`."""
-    path = _neuron_path(plan, name)
-    if path.exists():
-        return
-    study, start = plan.study, localizers.starts_from(name)
-    scores = None if start is None else pooled_scores(plan, *start)
-    # What is drawn has the reference's layers: it needs all questions, whichever it is asked for.
-    facts = study.facts if name in localizers.DRAWN else _facts(plan, name)
-    parts = []
-    for split in study.splits:
-        located = study.of(study.wordings[study.wordings["query"].isin(split.localize["query"])], facts)
-        top = None if name == REFERENCE else _reference_sizes(plan, split.held_out, located)
-        for draw in range(DRAWS if name in localizers.DRAWN else 1):
-            found = localizers.find(name, study.model, located, top=top, scores=scores, seed=draw)
-            parts.append(study.of(found, _facts(plan, name)).assign(held_out=split.held_out, draw=draw))
-    atomically(path, pd.concat(parts, ignore_index=True).to_parquet)
-
-
-def _neuron_path(plan: Plan, name: str) -> Path:
-    return plan.folder / "neurons" / f"{name}.parquet"
-
-
-def _reference_sizes(plan: Plan, held_out: int, located: pd.DataFrame) -> pd.DataFrame:
-    found = pd.read_parquet(_neuron_path(plan, REFERENCE))
-    return localizers.sizes(found[found["held_out"] == held_out], located)
-
-
-def run_effects(plan: Plan, names: list[str], facts: list[str]) -> None:
-    """Effects on letters and on answers' texts of some facts' neurons, for all localizers that lack them, in one pass."""
-    study = plan.study
-    missing = [name for name in names if not _effect_path(plan, "answers", name, facts).exists()]
-    mine = {name: [f for f in facts if f in set(_facts(plan, name))] for name in missing}
-    for some in sorted({tuple(own) for own in mine.values()}, key=len, reverse=True):
-        # Localizers of the same facts share the passes of every prompt.
-        own = [name for name in missing if tuple(mine[name]) == some]
-        letters, answers = _effects(plan, study, own, list(some))
-        for name in own:
-            # The texts last: they say that the part is complete.
-            for kind, table in (("letters", letters), ("answers", answers)):
-                kept = table[table["condition"] == name].assign(condition=name) if len(table) else table
-                atomically(_effect_path(plan, kind, name, facts), kept.reset_index(drop=True).to_parquet)
-
-
-def _facts(plan: Plan, name: str) -> list[str]:
-    """The facts that a localizer is tried on."""
-    if name in localizers.DRAWN:
-        return plan.study.facts[::DRAWN_EVERY]
-    start = localizers.starts_from(name)
-    return plan.study.facts_of(start and start[0])
-
-
-def _effect_path(plan: Plan, kind: str, name: str, facts: list[str]) -> Path:
-    return plan.folder / kind / name / f"{config_hash({'facts': facts})}.parquet"
-
-
-def _effects(plan: Plan, study: LetterStudy, names: list[str], facts: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    if not facts:
-        return pd.DataFrame(), pd.DataFrame()
-    dosed = set(study.facts[::DOSE_EVERY])
-    letters, answers = [], []
-    for split in study.splits:
-        neurons = _conditions(plan, names, split.held_out, facts)
-        known = _reference_sizes(plan, split.held_out, study.of(split.localize, facts))
-        # Without neurons there is nothing to change, by any localizer: such questions are counted, not averaged.
-        asked = known[known["size"] > 0]
-        texts = study.answers[study.answers["query"].isin(split.test["fact"] + "|" + split.test["wording"])]
-        for factors, some in ((DOSES, asked["fact"].isin(dosed)), (FACTORS, ~asked["fact"].isin(dosed))):
-            if not some.any():
-                continue
-            tried = trials(split, asked[some])
-            letters.append(letter_effects(study.model, study.prompts, tried, neurons, factors=factors))
-            own = texts.merge(asked.loc[some, KEY], on=KEY)
-            answers.append(answer_effects(study.model, own, neurons).assign(held_out=split.held_out))
-    if not letters:
-        return pd.DataFrame(), pd.DataFrame()
-    return tuple(_with_draws(pd.concat(tables, ignore_index=True)) for tables in (letters, answers))
-
-
-def _conditions(plan: Plan, names: list[str], held_out: int, facts: list[str]) -> pd.DataFrame:
-    """The neurons of some facts, a condition for each localizer and draw, whether or not it has any."""
-    tables, conditions = [], []
-    for name in names:
-        table = pd.read_parquet(_neuron_path(plan, name))
-        conditions += [f"{name}#{draw}" for draw in sorted(table["draw"].unique())]
-        table = table[(table["held_out"] == held_out) & table["fact"].isin(facts)]
-        tables.append(table.assign(condition=name + "#" + table["draw"].astype(str)))
-    found = pd.concat(tables, ignore_index=True)
-    return found.assign(condition=pd.Categorical(found["condition"], categories=conditions))
-
-
-def _with_draws(effects: pd.DataFrame) -> pd.DataFrame:
-    parts = effects["condition"].str.split("#")
-    return effects.assign(condition=parts.str[0], draw=parts.str[1].astype(int))
-
-
-def run_predictors(plan: Plan) -> None:
-    """The three predictors, with the reference's neurons of every other fact of a relation, on the rest of its facts."""
-    path = plan.folder / "predictors.csv"
-    if path.exists():
-        return
-    study, split = plan.study, plan.study.splits[0]
-    relation = study.prompts.drop_duplicates("fact").set_index("fact")["relation"].loc[study.facts]
-    located = set(relation.index[relation.groupby(relation).cumcount() % 2 == 0])
-    neurons = pd.read_parquet(_neuron_path(plan, REFERENCE))
-    neurons = neurons[(neurons["held_out"] == split.held_out) & neurons["fact"].isin(located)]
-    new = split.test[~split.test["fact"].isin(located)].reset_index(drop=True)
-    table = predictor_table(study.model, new, neurons.assign(relation=neurons["fact"].map(relation)), study.answers)
-    write_text(path, to_csv(table))
 
 
 def _each(work: Callable, tasks: list[tuple], jobs: int):
@@ -342,11 +120,11 @@ def collected(plan: Plan, names: list[str], left_out: dict[str, str]) -> dict:
     parts = chunks(study.facts)
 
     def together(kind: str) -> pd.DataFrame:
-        paths = [_effect_path(plan, kind, name, part) for name in names for part in parts]
+        paths = [effect_path(plan, kind, name, part) for name in names for part in parts]
         return pd.concat([t for t in map(pd.read_parquet, paths) if len(t)], ignore_index=True)
 
     letters = [read_table(plan.folder / "letters" / f"{config_hash({'facts': part})}.csv") for part in parts]
-    neurons = {name: pd.read_parquet(_neuron_path(plan, name)) for name in names}
+    neurons = {name: pd.read_parquet(neuron_path(plan, name)) for name in names}
     starts = {name: localizers.starts_from(name) for name in names}
     costs = {}
     for name, start in starts.items():

@@ -1,0 +1,172 @@
+"""What a scoreboard of letters keeps of its localizers: scores, neurons, and the unchanged model's answers, part by part.
+
+A part that is there is not computed again; parts lie in a folder that the plan's configuration names.
+"""
+
+import json
+import time
+import warnings
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ..errors import InputError
+from ..files import atomically, write_text
+from ..models import load_model
+from ..result_files import config_hash, to_csv
+from . import localizers
+from .baselines import TRAITS, score
+from .letter_effects import DOSES, FACTORS
+from .letters import letter_probabilities
+from .questions import KEY
+from .study import LetterStudy, chunks, load_study
+
+# Its sets say how many neurons a question has, for every localizer.
+REFERENCE = "qrnca"
+# Seeds of the localizers that draw, which therefore take every so many-th fact.
+DRAWS, DRAWN_EVERY = 10, 2
+# Every so many-th fact gets all doses, the others 2 and 0.
+DOSE_EVERY = 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is of: everything a worker needs to find or make a part."""
+
+    model: str
+    languages: tuple[str, ...]
+    questions: int
+    parts: str
+
+    @property
+    def study(self) -> LetterStudy:
+        return _study(self.model, self.languages, self.questions)
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.parts) / config_hash(self.configuration())
+
+    def configuration(self) -> dict:
+        study = self.study
+        return {"model": study.model.hash, "questions": study.hash, "factors": FACTORS, "doses": DOSES,
+                "draws": [DRAWS, DRAWN_EVERY], "dose_every": DOSE_EVERY}  # fmt: skip
+
+
+@cache
+def _study(model: str, languages: tuple[str, ...], questions: int) -> LetterStudy:
+    return load_study(load_model(model), languages, questions)
+
+
+def label(start: tuple[str, dict]) -> str:
+    """A score of the registry with its options, as a folder's name."""
+    return "-".join([start[0], *(f"{k}={v}" for k, v in sorted(start[1].items()))])
+
+
+def score_tasks(plan: Plan) -> list[tuple]:
+    """(score, options, facts) of every score that a localizer starts from, once each."""
+    starts = {label(s): s for name in localizers.names() if (s := localizers.starts_from(name)) is not None}
+    tasks = []
+    for scoring, options in starts.values():
+        facts = plan.study.facts_of(scoring)
+        tasks += [(scoring, options, part) for part in ([facts] if TRAITS[scoring].whole else chunks(facts))]
+    return tasks
+
+
+def run_scores(plan: Plan, scoring: str, options: dict, facts: list[str]) -> None:
+    """Scores of some facts' wordings, the mean over rotations, [wordings, layers, neurons], unless they are there."""
+    path = _score_path(plan, scoring, options, facts)
+    if path.exists():
+        return
+    start, study = time.process_time(), plan.study
+    prompts = study.of(study.prompts, facts).reset_index(drop=True)
+    rotations = int(prompts["rotation"].max()) + 1
+    if TRAITS[scoring].whole:
+        # The k-th wordings of all questions apart: a wording that tests has no part in the scores of those that localize.
+        place = prompts.groupby(KEY)["wording"].rank("dense")
+        values = np.empty((len(prompts), study.model.n_layers, study.model.n_neurons), dtype=np.float32)
+        for k in sorted(place.unique()):
+            values[(place == k).to_numpy()] = score(scoring, study.model, prompts[place == k], **options).values
+    else:
+        values = score(scoring, study.model, prompts, **options).values
+    values = values.reshape(-1, rotations, *values.shape[1:]).mean(1, dtype=np.float64).astype(np.float32)
+    cost = {"seconds": time.process_time() - start, "prompts": len(prompts)}
+    write_text(path.with_suffix(".json"), json.dumps(cost))
+    atomically(path, partial(_save, values))
+
+
+def _save(values: np.ndarray, path: Path) -> None:
+    with open(path, "wb") as file:
+        np.save(file, values)
+
+
+def _score_path(plan: Plan, scoring: str, options: dict, facts: list[str]) -> Path:
+    return plan.folder / "scores" / label((scoring, options)) / f"{config_hash({'facts': facts})}.npy"
+
+
+def pooled_scores(plan: Plan, scoring: str, options: dict) -> xr.DataArray:
+    """All scores of a kind, [wordings, layers, neurons], named by each wording's first prompt.
+
+    Raises `InputError` where a part is missing: the score was refused.
+    """
+    study, rows, names = plan.study, [], []
+    facts = study.facts_of(scoring)
+    for part in [facts] if TRAITS[scoring].whole else chunks(facts):
+        path = _score_path(plan, scoring, options, part)
+        if not path.exists():
+            raise InputError(f"score {label((scoring, options))}", found=path.name, expected="all its parts")
+        rows.append(np.load(path))
+        names += study.of(study.wordings, part)["query"].tolist()
+    values = np.concatenate(rows)
+    coordinates = {"query": names, "layer": np.arange(values.shape[1]), "neuron": np.arange(values.shape[2])}
+    return xr.DataArray(values, dims=tuple(coordinates), coords=coordinates)
+
+
+def run_letters(plan: Plan, facts: list[str]) -> None:
+    """What the unchanged model answers to some facts' prompts."""
+    path = plan.folder / "letters" / f"{config_hash({'facts': facts})}.csv"
+    if path.exists():
+        return
+    study = plan.study
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # low masses are in the table
+        write_text(path, to_csv(letter_probabilities(study.model, study.of(study.prompts, facts))))
+
+
+def run_neurons(plan: Plan, name: str) -> None:
+    """A localizer's neurons for every question and split: as many as the reference has, `draw` by `draw`."""
+    path = neuron_path(plan, name)
+    if path.exists():
+        return
+    study, start = plan.study, localizers.starts_from(name)
+    scores = None if start is None else pooled_scores(plan, *start)
+    # What is drawn has the reference's layers: it needs all questions, whichever it is asked for.
+    facts = study.facts if name in localizers.DRAWN else facts_tried(plan, name)
+    parts = []
+    for split in study.splits:
+        located = study.of(study.wordings[study.wordings["query"].isin(split.localize["query"])], facts)
+        top = None if name == REFERENCE else reference_sizes(plan, split.held_out, located)
+        for draw in range(DRAWS if name in localizers.DRAWN else 1):
+            found = localizers.find(name, study.model, located, top=top, scores=scores, seed=draw)
+            parts.append(study.of(found, facts_tried(plan, name)).assign(held_out=split.held_out, draw=draw))
+    atomically(path, pd.concat(parts, ignore_index=True).to_parquet)
+
+
+def neuron_path(plan: Plan, name: str) -> Path:
+    return plan.folder / "neurons" / f"{name}.parquet"
+
+
+def reference_sizes(plan: Plan, held_out: int, located: pd.DataFrame) -> pd.DataFrame:
+    found = pd.read_parquet(neuron_path(plan, REFERENCE))
+    return localizers.sizes(found[found["held_out"] == held_out], located)
+
+
+def facts_tried(plan: Plan, name: str) -> list[str]:
+    """The facts that a localizer is tried on."""
+    if name in localizers.DRAWN:
+        return plan.study.facts[::DRAWN_EVERY]
+    start = localizers.starts_from(name)
+    return plan.study.facts_of(start and start[0])
