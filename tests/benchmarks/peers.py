@@ -28,14 +28,14 @@ def injected(model: Model, site: Site, module: torch.nn.Module, vectors: torch.T
         handle.remove()
 
 
-def hook_loop(model: Model, sites: list[Site]) -> np.ndarray:
+def hook_loop(model: Model, sites: list[Site], steps: int = STEPS) -> np.ndarray:
     """A plain batched hook loop, as one would write it by hand: a layer's points are one batch, layer after layer."""
     found = []
     for site in sites:
         neurons, scores = neuron_vectors(model, [site.ids], [site.position])[0], []
-        steps = torch.arange(1, STEPS + 1, device=neurons.device)[:, None] / STEPS
+        factors = torch.arange(1, steps + 1, device=neurons.device)[:, None] / steps
         for own, module in zip(neurons, model.down_projections, strict=True):
-            points = (steps * own).requires_grad_(True)
+            points = (factors * own).requires_grad_(True)
             gradient = torch.autograd.grad(injected(model, site, module, points).sum(), points)[0]
             scores.append(own * gradient.mean(0))
         found.append(torch.stack(scores))
