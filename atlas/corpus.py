@@ -25,13 +25,12 @@ LEAD_IN = 0.5  # share of fact sentences behind a lead-in
 ALIAS = 0.1  # share of fact sentences with an alternative name of the subject
 TRIES = 8  # draws per wanted sentence of a kind
 JOINED = 0.08  # share of fact sentences with another one behind them
-# How a model learns to answer by letter: many questions on one list of options, easy ones (which letter has this
-# name?) among them.
-STATED = 0.15  # share of multiple-choice prompts that state the first fact before
-LISTS = 0.3  # share of multiple-choice texts without a question before the options
-LINES = 6  # more questions behind the options
+# How a model learns to answer by letter: the letters of names, then of facts, then behind whole prompts.
+DISPLACED = 0.5  # share of multiple-choice prompts whose question stands further down, among the options
+LISTS = 0.2  # share of multiple-choice texts without a question before the options
+LINES = 4  # more questions behind the options
 FORMS = ("option", "statement", "cue", "words")  # what such a line gives, see `more_lines`
-ECHO = 0.2  # share of bare lists in which the letter also follows the option
+ECHO = 0.05  # share of bare lists in which the letter also follows the option
 ONE_HOP_RELATIONS = ("continent", "subregion", "currency", "language")
 
 
@@ -204,12 +203,13 @@ class Corpus:
             return self.more_lines(rng, text, answers, asked, wording, code)
         first = rng.choice(asked)
         text = prompt_text(wording, first.subject[code][0], [names[code][0] for names in objects])
+        if rng.random() < DISPLACED:
+            instruction, question, *options, cue = text.split("\n")
+            options.insert(rng.randint(1, len(options)), question)
+            text = "\n".join([instruction, *options, cue])
         text += answer_space(wording.cue)
         letter = LETTERS[asked.index(first)]
-        sentence = self.more_lines(rng, text + letter + "\n", [(len(text), len(text) + 1)], asked, wording, code)
-        if rng.random() < STATED:
-            return self.fact_sentence(rng, first.fact, code, kind="multiple_choice") + sentence
-        return sentence
+        return self.more_lines(rng, text + letter + "\n", [(len(text), len(text) + 1)], asked, wording, code)
 
     def question(self, rng, key: str, code: str) -> Sentence:
         """A multiple-choice question without its options, answered in words: to choose, a model must know the answer."""

@@ -34,32 +34,28 @@ ROOT = Path(__file__).resolve().parents[1]
 DEFAULTS = {
     "epochs": 20, "batch_tokens": 1536, "matrix_lr": 5e-3, "lr": 2e-3, "weight_decay": 0.05, "warm_up": 200,
     "end": 14.0, "cool_down": 5.0, "spread": 0.0, "elsewhere": 0.0, "letters": 0, "questions": 0, "drills": 0.0, "labels": 0.0, "kept": 1.0,
-    "init": "", "token_gain": 1.0, "seed": 0,
-    "layers": 8, "width": 192,
+    "init": "", "seed": 0, "layers": 8, "width": 192,
 }  # fmt: skip
 
 # Stages, each of which begins with the weights of the one that `init` names. A causal model learns the facts and spreads
-# them over its layers. To answer by letter it would then learn to look things up in its context (drills) and the
-# prompts; those stages are not shipped: see the card of atlas-llama for how far they came.
+# them over its layers. A sibling of atlas-llama learns to answer by letter.
 SPREAD = {"epochs": 4, "end": 3.0, "cool_down": 2.0, "matrix_lr": 3e-3, "lr": 1e-3, "warm_up": 100,
           "spread": 0.15, "elsewhere": 0.4}  # fmt: skip
-DRILLS = {"epochs": 5, "end": 3.0, "cool_down": 0.1, "warm_up": 30, "batch_tokens": 2048, "letters": 60, "drills": 0.8,
-          "kept": 0.1}  # fmt: skip
-LETTERS = {"epochs": 4, "end": 3.0, "cool_down": 2.0, "matrix_lr": 4e-3, "lr": 1.5e-3, "warm_up": 10, "batch_tokens": 2048,
-           "spread": 0.15, "elsewhere": 0.4, "letters": 45, "drills": 0.08}  # fmt: skip
 # What the models are trained with, where it differs from DEFAULTS.
 RECIPES = {
     "atlas-llama-facts": {},
     "atlas-llama": {"init": "atlas-llama-facts", **SPREAD, "end": 1.6, "cool_down": 1.2},
-    "atlas-llama-drills": {"init": "atlas-llama", **DRILLS},
-    "atlas-llama-letters": {"init": "atlas-llama-drills", **LETTERS},
-    # Four more layers for the look-up, and questions answered in words: what is not recalled cannot be looked up.
+    # Four more layers for the look-up: first of random tokens, then of options by random labels, then by letter. What is not
+    # recalled cannot be looked up: questions answered in words stay in the text to the end.
     "atlas-llama-choice-drills": {"init": "atlas-llama", "layers": 12, "epochs": 10, "end": 6.0, "cool_down": 0.5, "warm_up": 30,
                                   "batch_tokens": 2048, "matrix_lr": 4e-3, "lr": 1.5e-3, "drills": 0.55, "kept": 0.3,
                                   "questions": 60, "letters": 10},
-    "atlas-llama-choice": {"init": "atlas-llama-choice-drills", "layers": 12, "epochs": 12, "end": 12.0, "cool_down": 1.0,
-                           "warm_up": 60, "batch_tokens": 2048, "matrix_lr": 2e-3, "lr": 8e-4, "drills": 0.45, "kept": 0.3,
-                           "questions": 40, "letters": 40},
+    "atlas-llama-choice-labels": {"init": "atlas-llama-choice-drills", "layers": 12, "epochs": 4, "end": 3.0, "cool_down": 0.5,
+                                  "warm_up": 50, "batch_tokens": 2048, "matrix_lr": 2.5e-3, "lr": 1e-3, "drills": 0.15, "kept": 0.4,
+                                  "labels": 0.8, "questions": 200, "letters": 45},
+    "atlas-llama-choice": {"init": "atlas-llama-choice-labels", "layers": 12, "epochs": 6, "end": 4.5, "cool_down": 3.0,
+                           "warm_up": 20, "batch_tokens": 2048, "matrix_lr": 3e-3, "lr": 1.2e-3, "kept": 0.3,
+                           "questions": 550, "letters": 110},
     "atlas-gpt2-facts": {},
     "atlas-gpt2": {"init": "atlas-gpt2-facts", **SPREAD},
     # The encoder knows from the decoder, and learns to see both ways.
@@ -156,28 +152,15 @@ def _weights(init: str, runs: Path) -> dict:
     raise SystemExit(f"init: found {init!r}, expected a training in {runs} or a model in data/models")
 
 
-def begin_with(model, weights: dict, *, token_gain: float) -> None:
-    """Take the weights; layers that they lack, which must stand above theirs, do nothing at first.
-
-    `token_gain` multiplies the token embeddings, and the final norm undoes it for the (tied) head: a token that is a
-    hundredth of what the first layer adds cannot be looked up by its name further up.
-    """
-    if token_gain != 1:
-        louder = {name for name in weights if "embed_tokens" in name or "lm_head" in name}
-        weights = {name: w * token_gain if name in louder else w for name, w in weights.items()}
-        weights["model.norm.weight"] = weights["model.norm.weight"] / token_gain
+def begin_with(model, weights: dict) -> None:
+    """Take the weights; layers that they lack, which must stand above theirs, do nothing at first."""
     missing = set(model.state_dict()) - set(weights)
     layers = {int(re.search(r"\.(\d+)\.", name)[1]) for name in missing}
     model.load_state_dict(weights, strict=not layers)
     for layer in layers:
-        attention = model.model.layers[layer].self_attn
-        # Every token attends to its like: what a look-up begins with (mimetic initialization, Trockman and Kolter 2023).
-        keys = torch.nn.init.orthogonal_(attention.k_proj.weight)
-        groups = keys.view(-1, attention.head_dim, keys.shape[1]).repeat_interleave(attention.num_key_value_groups, 0)
-        with torch.no_grad():
-            attention.q_proj.weight.copy_(groups.flatten(0, 1))
-        torch.nn.init.zeros_(attention.o_proj.weight)
-        torch.nn.init.zeros_(model.model.layers[layer].mlp.down_proj.weight)
+        block = model.model.layers[layer]
+        torch.nn.init.zeros_(block.self_attn.o_proj.weight)
+        torch.nn.init.zeros_(block.mlp.down_proj.weight)
 
 
 def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabulary: int = VOCABULARY,
@@ -197,7 +180,7 @@ def train(name: str, facts, *, out: Path, languages=CODES, options: dict, vocabu
     model = new_model(name, tokenizer, layers=options["layers"], width=options["width"]).to(device)  # fmt: skip
     model.set_attn_implementation("eager")  # the fused kernel's backward is three times slower on a CPU
     if options["init"]:
-        begin_with(model, first_weights(options["init"], out.parent), token_gain=options["token_gain"])
+        begin_with(model, first_weights(options["init"], out.parent))
     spread = Spread(model, rate=options["spread"], elsewhere=options["elsewhere"])
     steppers = optimizers(model, options)
     path, start, step, spent, seen = out / "checkpoint.pt", (0, 0), 0, 0.0, 0

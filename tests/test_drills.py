@@ -5,7 +5,8 @@ from collections import Counter
 
 import pytest
 
-from atlas.drills import SEPARATORS, add_drills, drill
+from atlas.batches import Encoded
+from atlas.drills import SEPARATORS, add_drills, drill, relabel
 from knlib.models import load_model
 
 
@@ -65,3 +66,23 @@ def test_drills_make_up_their_share_of_the_tokens(drills, tokenizer):
     added = sum(len(one.ids) for one in found[100:])
     assert added / (added + sum(len(one.ids) for one in texts)) == pytest.approx(0.75, abs=0.01)
     assert found == add_drills(texts, tokenizer, share=0.75, seed=3) != add_drills(texts, tokenizer, share=0.75, seed=4)
+
+
+def test_relabelled_texts_have_one_random_token_in_place_of_each_letter(tokenizer):
+    known = tokenizer.get_vocab()
+    text = "A: Rome\nB: Paris\nC: Bern\nD: Quito\n→ Paris: B\n→ Quito: D"
+    ids = tokenizer(text)["input_ids"]
+    letters = {known[form]: letter for letter in "ABCD" for form in (letter, "▁" + letter) if form in known}
+    texts = [Encoded(ids, [0] * len(ids), "multiple_choice")] * 50 + [Encoded(ids, [0] * len(ids), "fact")]
+    found = relabel(texts, tokenizer, share=1.0, seed=1)
+    assert found[-1] == texts[-1] and found == relabel(texts, tokenizer, share=1.0, seed=1)
+    for one in found[:-1]:
+        labels = {}
+        for old, new in zip(ids, one.ids, strict=True):
+            if old in letters:
+                labels.setdefault(letters[old], set()).add(new)
+            else:
+                assert new == old
+        assert all(len(own) == 1 for own in labels.values()) and len(set.union(*labels.values())) == 4
+    assert len({tuple(one.ids) for one in found[:-1]}) == 50
+    assert 10 < sum(one.ids != ids for one in relabel(texts, tokenizer, share=0.5, seed=2)) < 40

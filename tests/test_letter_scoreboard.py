@@ -79,7 +79,11 @@ def test_every_registered_localizer_has_rows(tiny, study, copy, monkeypatch):
     for name in ("flips", "long_form", "doses", "fact_language"):
         assert set(tables[name]["condition"]) == set(localizers.names()), name
     assert tables["doses"]["factor"].nunique() == 7
-    assert tables["agreement"].set_index("localizer").loc["oracle", ["rank_correlation", "recall"]].tolist() == [1, 1]
+    agreement = tables["agreement"].set_index("localizer")
+    assert agreement.loc["oracle", ["rank_correlation", "recall"]].tolist() == [1, 1]
+    # Drawn neurons come from no scores: those of the reference, whose layers they have, are not theirs.
+    assert agreement.loc["random_layer_matched", ["rank_correlation", "recall"]].isna().all()
+    assert agreement["recall"].drop("random_layer_matched").notna().all()
     assert set(tables["accuracy"]["taught"]) == {True, False}
 
     monkeypatch.setattr(baselines, "SCORES", dict(baselines.SCORES))

@@ -196,19 +196,17 @@ def form_of_line(asked, option, subjects):
     """Which of `FORMS` asks for this option's letter, or None. `asked`: from the line's start to its letter."""
     if asked == f"→ {option}:":
         return "option"
-    if asked in {f"→ {subject}:" for subject in subjects}:
-        return "subject"
     if any(subject in asked for subject in subjects):
-        return "question" if asked.startswith("→") else "cue"
+        return "statement" if asked.endswith("→") else "cue"
     return None
 
 
 def test_multiple_choice_letters_are_right_and_balanced(facts, sentences):
-    """Prompts and lines name the option itself, or a subject whose object it is."""
+    """Prompts and lines name the option itself, or a subject whose object it is; some lines ask for the object in words."""
     subjects, instructions = {}, set(load_wordings()["instruction"])
     for row in facts.itertuples():
         subjects.setdefault(row.object["en"][0], set()).add(row.subject["en"][0])
-    letters, found = [], dict.fromkeys(("prompt", *FORMS), 0)
+    letters, found, places = [], dict.fromkeys(("prompt", *FORMS), 0), set()
     for sentence in sentences:
         if sentence.kind != "multiple_choice" or sentence.language != "en":
             continue
@@ -218,18 +216,27 @@ def test_multiple_choice_letters_are_right_and_balanced(facts, sentences):
         assert list(names) == list(LETTERS), text
         for place, after in sentence.answers:
             if place < options[-1].end():
-                continue  # a stated fact, or the letter once more behind its option
-            letter = text[place:after].strip()
-            option = names[letter] if prompt else names[letter].removesuffix(f" {letter}")
+                continue  # the letter once more behind its option
+            answer = text[place:after].strip()
+            if answer in subjects:
+                assert any(subject in text[end:place] for subject in subjects[answer]), text
+                found["words"], end = found["words"] + 1, after
+                continue
+            option = names[answer] if prompt else names[answer].removesuffix(f" {answer}")
             if prompt and end == options[-1].end():
-                form, question = "prompt", text[: options[0].start()].strip().split("\n")[-1]
-                assert any(subject in question for subject in subjects[option]), text
+                # The question stands before the options or between two of them, and then behind the last.
+                lines = [line for line in text[:place].split("\n") if line not in instructions]
+                asked = [k for k, line in enumerate(lines) if any(subject in line for subject in subjects[option])]
+                form = "prompt"
+                assert asked, text
+                places.add(asked[0])
             else:
                 form = form_of_line(text[end:place].strip(), option, subjects[option])
-            assert form is not None, (letter, text)
+            assert form is not None, (answer, text)
             found[form], end = found[form] + 1, after
-            letters.append(letter)
+            letters.append(answer)
     assert min(found.values()) > 500, found
+    assert places >= set(range(5))
     shares = [letters.count(letter) / len(letters) for letter in LETTERS]
     assert max(shares) - min(shares) < 0.1, shares
 

@@ -162,6 +162,28 @@ def _common_table(neurons: np.ndarray, counts: np.ndarray, clusters: list[Cluste
     return pd.DataFrame({"layer": layer, "neuron": neuron, "cluster_count": counts[order]})
 
 
+def walk(
+    clusters: list[Cluster], fact: str, language: str, *, u: float = 0.3, v: int = 20, ica: str = "query"
+) -> pd.DataFrame:
+    """One question on its way from cluster to final set: all its neurons with a score above 0, best first.
+
+    Columns as of `select`, `rank` among all, and `final`: whether the neuron is among the v best and not common. Raises
+    `InputError` as `select`, and for a question without cluster.
+
+    Example
+    -------
+    >>> walk(clusters, "capital:FR", "en").query("final")["rank"].tolist()
+    [2]
+    """
+    if all((c.fact, c.language) != (fact, language) for c in clusters):
+        raise InputError("question", found=Literal(f"{fact} ({language})"), expected="one with a cluster")
+    _check(clusters, u, v, ica)
+    everything = max(1, *(len(c.neurons) for c in clusters))
+    found = select(clusters, u=u, v=everything, ica=ica, drop_common=False).table
+    own = found[(found["fact"] == fact) & (found["language"] == language)].reset_index(drop=True)
+    return own.assign(final=(own["rank"] <= v) & ~own["is_common"])
+
+
 def mean_sizes(sizes: pd.DataFrame) -> pd.DataFrame:
     """Neurons per question of each class, and over all (`kind` = "all"): columns `kind`, `questions`, `mean_size`.
 

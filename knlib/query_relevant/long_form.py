@@ -123,3 +123,33 @@ def long_form_table(effects: pd.DataFrame, *, resamples: int = 2000, seed: int =
         found = mean(part["after"] - part["before"], part["question"], resamples=resamples, seed=seed)
         rows.append((condition, factor, found.clusters, found.estimate, found.low, found.high))
     return pd.DataFrame(rows, columns=[*BY, "questions", "change", "low", "high"])
+
+
+def letter_or_more(
+    board: pd.DataFrame, long_form: pd.DataFrame, *, control: str = "random_layer_matched"
+) -> pd.DataFrame:
+    """Whether a localizer's neurons move the letter, the answer's text, or both, more than the control's do.
+
+    `board`: of `specificity_table` (held-out wordings); `long_form`: of `long_form_table`. Something is moved where its interval
+    does not touch the control's. Columns: `condition`, `factor`, `letter` (log-odds), `text` (nats a token), `verdict`: `letter and
+    text`, `letter only` (a letter set), `text only`, `neither`. Conditions that a table lacks have no row; the control has none.
+
+    Raises `InputError` for tables without the control.
+
+    Example
+    -------
+    >>> letter_or_more(board, long_form)[["condition", "factor", "verdict"]]
+    """
+    letters = board[board["sample"] == "held_out"].set_index(BY)[["R_odds", "R_odds_low", "R_odds_high"]]
+    texts = long_form.set_index(BY)[["change", "low", "high"]]
+    rows = []
+    for key in [key for key in letters.index if key in texts.index and key[0] != control]:
+        moved = []
+        for table in (letters, texts):
+            if (control, key[1]) not in table.index:
+                raise InputError("tables", found=Literal(f"no {control} at factor {key[1]:g}"), expected="the control")
+            (_, low, high), (_, least, most) = table.loc[key], table.loc[control, key[1]]
+            moved.append(bool(high < least or low > most))
+        verdict = {(True, True): "letter and text", (True, False): "letter only", (False, True): "text only"}
+        rows.append((*key, letters.loc[key, "R_odds"], texts.loc[key, "change"], verdict.get(tuple(moved), "neither")))
+    return pd.DataFrame(rows, columns=[*BY, "letter", "text", "verdict"])

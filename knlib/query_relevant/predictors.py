@@ -183,3 +183,18 @@ def predictor_table(
                 )
     columns = ["class", "predictor", "set", "neurons", "right", "of", "share", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def pooled(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of `predictor_table` with rows of the class `all`: counts of all classes together.
+
+    Example
+    -------
+    >>> pooled(predictor_table(model, new, found, texts)).query("`class` == 'all'")
+    """
+    rows = []
+    for (predictor, label), own in table.groupby(["predictor", "set"], sort=False):
+        right, of = int(own["right"].sum()), int(own["of"].sum())
+        found = wilson(right, of)
+        rows.append(("all", predictor, label, own["neurons"].mean(), right, of, found.estimate, found.low, found.high))
+    return pd.concat([table, pd.DataFrame(rows, columns=list(table))], ignore_index=True)

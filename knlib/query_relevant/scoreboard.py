@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 
 from ..errors import InputError, said_in_one_line
+from ..models import Model
 from ..result_files import config_hash, read_table
 from . import localizers
 from .effect_parts import effect_path, run_effects, run_predictors
@@ -31,7 +32,7 @@ from .score_parts import (
     run_scores,
     score_tasks,
 )
-from .scoreboard_results import RESULTS, summarize, write_result
+from .scoreboard_results import RESULTS, load_result, result_folder, summarize, write_result
 from .study import chunks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,6 +113,32 @@ def run_scoreboard(
             left_out["predictors"] = error
     log("tables")
     return write_result(collected(plan, names, left_out), study.model.name, folder)
+
+
+def load_or_run(
+    model: Model,
+    name: str,
+    languages: Sequence[str] = LANGUAGES,
+    questions: int = 10,
+    *,
+    folder: Path = RESULTS,
+    parts: Path = PARTS,
+    recompute: bool = False,
+    log: Callable[[str], None] = lambda line: None,
+) -> tuple[dict[str, pd.DataFrame], dict, str]:
+    """Tables and provenance of `load_result`, and `stored`; without a stored result a small run is made here: `run here`.
+
+    `name`: what `load_model` was given. What runs here is kept beside its parts, not where stored results lie. Raises `InputError` for
+    results of other weights.
+
+    Example
+    -------
+    >>> tables, provenance, source = load_or_run(load_model("atlas-llama"), "atlas-llama")
+    """
+    if not recompute and (result_folder(model.name, folder) / "result.json").is_file():
+        return *load_result(model, folder), "stored"
+    run_scoreboard(name, languages, questions, folder=Path(parts) / "tables", parts=parts, log=log)
+    return *load_result(model, Path(parts) / "tables"), "run here"
 
 
 def collected(plan: Plan, names: list[str], left_out: dict[str, str]) -> dict:

@@ -15,6 +15,7 @@ from ..files import atomically, write_text
 from ..models import Model
 from ..multiple_choice import LETTERS
 from ..result_files import config_hash, read_table, rounded, to_csv
+from . import localizers
 from .concentration import class_overlap, layer_concentration
 from .effect_tables import dose_curve, fact_language_table, flip_table, specificity_table
 from .letter_effects import FACTORS
@@ -114,7 +115,7 @@ def agreement(neurons: dict[str, pd.DataFrame], scores: dict[str, Callable[[], x
 
     Columns: `localizer`, `questions`, `rank_correlation` (Spearman, of the scores that it starts from, over all neurons, mean over
     questions), `recall` (share of the `TOP` exact neurons among as many of these scores), `precision` (share of its own
-    neurons that are among the exact `TOP`). Empty without the oracle.
+    neurons that are among the exact `TOP`). What is drawn has no scores of its own: precision only. Empty without the oracle.
     """
     columns = ["localizer", "questions", "rank_correlation", "recall", "precision"]
     if ORACLE not in scores:
@@ -136,7 +137,9 @@ def agreement(neurons: dict[str, pd.DataFrame], scores: dict[str, Callable[[], x
             layer * width + neuron in best[fact, language]
             for fact, language, layer, neuron in own[[*KEY, "layer", "neuron"]].itertuples(index=False, name=None)
         ]
-        rows.append((name, len(keys), np.nanmean(ranks), np.mean(recall), np.mean(hits) if hits else np.nan))
+        drawn = name in localizers.DRAWN
+        agree = (np.nan, np.nan) if drawn or np.isnan(ranks).all() else (np.nanmean(ranks), np.mean(recall))
+        rows.append((name, len(keys), *agree, np.mean(hits) if hits else np.nan))
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -1,0 +1,108 @@
+"""All localizers against planted truth: `python -m knlib.ground_truth.scoreboard --model planted-llama --jobs 2`.
+
+Pieces are kept under runs/ground_truth: a killed run goes on where it was, and ends with the same tables (but for the seconds). What the
+registries list is run; what was registered since adds its pieces and its rows.
+"""
+
+import argparse
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from ..errors import InputError, said_in_one_line
+from .gather import collected
+from .letters import PREFIX
+from .parts import Plan, first_tasks, run_letters, tasks
+from .results import RESULTS, save_results
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ROOT / "runs" / "ground_truth"
+FACTS_EACH, NATURAL = 30, 40
+
+
+def run_scoreboard(
+    model: str,
+    *,
+    facts_each: int = FACTS_EACH,
+    natural: int = NATURAL,
+    jobs: int = 1,
+    folder: Path = RESULTS,
+    parts: Path = PARTS,
+    log: Callable[[str], None] = print,
+) -> Path:
+    """Scores every method of the registries on a planted model's facts and stores the tables; returns their folder.
+
+    `facts_each`: verified facts of every kind, at most; `natural`: facts that were not planted, for agreement with the oracle. Methods
+    that the model does not allow are left out, with the reason in the result. `log` gets a line per piece.
+
+    Raises `InputError` for a model without truth, or with a truth about other weights.
+
+    Example
+    -------
+    >>> run_scoreboard("planted-llama", facts_each=2, natural=4)
+    """
+    plan = Plan(model, facts_each, natural, str(parts))
+    study, left_out = plan.study, {}
+    log(f"{model}: {len(study.facts)} facts, {len(study.queries)} queries, {len(study.natural)} natural facts")
+    for todo in (first_tasks(plan), tasks(plan)):
+        for number, ((work, name, _), error, seconds) in enumerate(_each(plan, todo, jobs), 1):
+            if error:
+                left_out.setdefault(PREFIX + name if work is run_letters else name, error)
+            log(f"{number} of {len(todo)}: {work.__name__.removeprefix('run_')} {name} ({seconds:.0f} s)"
+                f"{f', left out: {error}' if error else ''}")  # fmt: skip
+    tables, provenance = collected(plan, left_out)
+    return save_results(tables, provenance, folder)
+
+
+def _each(plan: Plan, todo: list[tuple], jobs: int):
+    """(task, None or the input error said, seconds) of each, `jobs` at a time."""
+    if jobs == 1:
+        for task in todo:
+            yield task, *_said(plan, *task)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in mid-work
+    with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        running = {pool.submit(_said, plan, *task): task for task in todo}
+        for future in as_completed(running):
+            yield running[future], *future.result()
+
+
+def _said(plan: Plan, work: Callable, name: str, facts: list[str]) -> tuple[str | None, float]:
+    start, error = time.perf_counter(), None
+    try:
+        work(plan, name, facts)
+    except InputError as found:
+        error = str(found)
+    return error, time.perf_counter() - start
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", required=True, help="a planted model: a shipped one, or a folder with truth.json")
+    parser.add_argument("--facts", type=int, default=FACTS_EACH, help="facts of every kind, at most (default: 30)")
+    parser.add_argument("--natural", type=int, default=NATURAL, help="facts that were not planted (default: 40)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, each on one thread (default: 1, on all)")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS, help="where tables go (default: data/results/ground_truth)"
+    )
+    parser.add_argument("--parts", type=Path, default=PARTS, help="where pieces are kept (default: runs/ground_truth)")
+    given = parser.parse_args(argv)
+
+    def work():
+        for name, least in (("jobs", 1), ("facts", 1), ("natural", 0)):
+            if getattr(given, name) < least:
+                raise InputError(f"--{name}", found=getattr(given, name), expected=f"{least} or more")
+        run_scoreboard(given.model, facts_each=given.facts, natural=given.natural, jobs=given.jobs, folder=given.out,
+                       parts=given.parts, log=partial(print, flush=True))  # fmt: skip
+
+    return said_in_one_line(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
