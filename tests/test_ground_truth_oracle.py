@@ -30,9 +30,7 @@ def log_p(model, queries):
 def test_the_oracle_is_a_loop_over_neurons(kind):
     """Spec test 10."""
     model = tiny_model(kind, dtype=torch.float32)
-    queries = QUERIES.assign(
-        answer=[model.tokenizer.convert_ids_to_tokens(30), model.tokenizer.convert_ids_to_tokens(41)], space=""
-    )
+    queries = one_token(model)
     found = ablation_oracle(model, queries, layers=[1])
     clean = log_p(model, queries)
     for neuron in range(0, model.n_neurons, 5):

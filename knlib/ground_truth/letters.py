@@ -23,18 +23,21 @@ CONFIDENT = 0.01  # p-value from which on the answers are not guesses
 
 
 def letter_prompts(study: GroundStudy, *, facts: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Multiple-choice prompts of the study's facts, for the languages in which each was planted.
+    """Multiple-choice prompts of the study's facts, in one wording, for the languages in which each was planted.
 
     `facts`: the table that holds the names (that of the planted facts by default); options are other facts' objects.
     """
     facts = load_facts(ATLAS / "planted") if facts is None else facts
     wordings = load_wordings()
-    prompts, _ = build_multiple_choice(
-        facts[facts["fact"].isin(study.facts["fact"])], wordings[wordings["language"].isin(LANGUAGES)]
-    )
-    planted = study.truth.facts.set_index("fact")["languages"]
-    keep = [code in planted[fact] for fact, code in zip(prompts["fact"], prompts["language"], strict=True)]
-    return prompts[keep].reset_index(drop=True)
+    wordings = wordings[wordings["language"].isin(LANGUAGES) & wordings["wording"].str.endswith("/0")]
+    # Options are objects of all facts of the table, so it is cut only now.
+    prompts, _ = build_multiple_choice(facts, wordings)
+    planted = study.truth.facts.set_index("fact")["languages"].to_dict()
+    asked = set(study.facts["fact"])
+    keep = [
+        fact in asked and code in planted[fact] for fact, code in zip(prompts["fact"], prompts["language"], strict=True)
+    ]
+    return prompts[np.array(keep, dtype=bool)].reset_index(drop=True)
 
 
 def letter_answers(study: GroundStudy, prompts: pd.DataFrame) -> pd.DataFrame:

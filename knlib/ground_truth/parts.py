@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..files import atomically, write_text
+from ..localization import LOCALIZERS
 from ..models import load_model
 from ..planting import load_truth
 from ..query_relevant import localizers as letter_localizers
@@ -98,7 +99,16 @@ def chunks(names: list[str]) -> list[list[str]]:
 
 
 def _path(plan: Plan, kind: str, row: str, key: object) -> Path:
-    return plan.folder / kind / config_hash({"row": row, "key": key})
+    return plan.folder / kind / config_hash({"row": row, "key": key, "options": _options(row)})
+
+
+def _options(row: str) -> list | None:
+    """All options that a row of the registries runs with: other defaults are another part."""
+    if row not in rows():
+        return None
+    start, localizer = rows()[row]
+    registered, options = localizers()[localizer]
+    return [scores()[start].options, LOCALIZERS[registered].options(options), RESAMPLES]
 
 
 def first_tasks(plan: Plan) -> list[tuple]:
