@@ -31,8 +31,8 @@ SPREAD = [
 TRIED = {
     "atlas-llama": [
         *SPREAD,
-        "More of it did not help here: in 580 further steps with twice the rate (0.3) the last layer's share, as training measures "
-        "it, stayed between 0.51 and 0.60.",
+        "More of it did not help here: of 580 further steps with twice the rate (0.3), the last layer's share, as training measures "
+        "it, stayed between 0.51 and 0.60 from step 160 on.",
         "Answers by letter are at chance. The stages `atlas-llama-choice...` of `atlas/train.py` work on that.",
     ],
     "atlas-gpt2": SPREAD,

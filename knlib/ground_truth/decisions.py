@@ -4,7 +4,6 @@ import numpy as np
 
 from ..localization.registry import Evidence, Verdict
 
-DECISIONS = ("agnostic", "language", "half", "query", "none")
 # Above this share of the languages a neuron serves all of them, as in MATRICE's default rho.
 MOST = 0.8
 # Below this share of a language's phrasings a neuron serves phrasings, not the fact.

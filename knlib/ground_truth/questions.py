@@ -15,6 +15,8 @@ from .estimates import ALL
 from .scorers import MATRICE
 
 UNDECIDED = "undecided"
+# The row of random scores: a share is never below 0, so that only more than chance says something.
+CHANCE = "random"
 RESAMPLES = 2000
 Tables = dict[str, pd.DataFrame]
 
@@ -228,20 +230,18 @@ def lafn(facts: pd.DataFrame) -> list[Finding]:
             asked.append(
                 (f"{row}, {kind}, auroc", mean(values, values.index, resamples=RESAMPLES) if len(values) > 1 else None)
             )
-        asked.append((f"{row}, {ALL}, at_k against random", paired(facts, row, "random", "at_k")))
+        asked.append((f"{row}, {ALL}, at_k against random", paired(facts, row, CHANCE, "at_k")))
     return _findings("Does LAFN's locator find planted neurons?", asked)
 
 
 def fooled(facts: pd.DataFrame) -> list[Finding]:
-    """Who is fooled? By `relation`: the share of the k best that is the relation's, not the fact's; by `redundant`: groups found on
-    agnostic facts less groups found on redundant ones. For every row."""
+    """Who is fooled? By `relation`: the share of the k best that is the relation's, not the fact's, less that among random
+    neurons; by `redundant`: groups found on agnostic facts less groups found on redundant ones. For every row."""
     found = []
     for row in dict.fromkeys(facts["row"]):
-        common = _values(facts, row, "common_at_k", "all", "relation").dropna()
-        if len(common) > 1:
-            found += _findings(
-                "Who is fooled by relation-level neurons?", [(row, mean(common, common.index, resamples=RESAMPLES))]
-            )
+        if row != CHANCE:
+            common = paired(facts, row, CHANCE, "common_at_k", kind="relation")
+            found += _findings("Who is fooled by relation-level neurons?", [(row, common)])
         both = [_values(facts, row, "groups_at_k", "all", kind) for kind in ("agnostic", "redundant")]
         found += _findings("Who is fooled by redundant neurons?", [(row, unpaired(*both))])
     return found
