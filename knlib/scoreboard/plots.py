@@ -231,7 +231,9 @@ def _label_points(ax, names: list[str], x, y) -> None:
     points = ax.transData.transform(np.column_stack([x, y]))
     frame, taken = ax.get_window_extent(), []
     for number, (name, place) in enumerate(zip(names, zip(x, y, strict=True), strict=True)):
-        own = ax.annotate(name, place, (0, 0), textcoords="offset points", fontsize=9)
+        # The line shows whose name it is where the nearest places were taken.
+        line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}
+        own = ax.annotate(name, place, (0, 0), textcoords="offset points", fontsize=9, arrowprops=line)
         covered = {}
         for shift in LABEL_PLACES:
             _put(own, shift)
