@@ -15,7 +15,7 @@ JOBS ?= 2
 # In the given order, because notebooks take longest.
 WORKERS = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install figures test lab grid scoreboard models facts constraints clean
+.PHONY: help install figures test lab grid scoreboard letters models facts constraints clean
 
 help:  ## what there is to do
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -46,12 +46,17 @@ grid: install  ## run the cells of the Query Localization study that have no res
 scoreboard: install  ## run the editors of the scoreboard that have no result: ARM=rome for one
 	$(BIN)/python -m knlib.scoreboard.grid --jobs $(JOBS) $(ARM)
 
-models: install  ## train the three Atlas models again (hours on a CPU, resumable), then measure and ship them
+letters: install  ## run the localizers of query-relevant neurons that have no result
+	$(BIN)/python -m knlib.query_relevant.scoreboard --model atlas-llama-choice --jobs $(JOBS)
+
+models: install  ## train the Atlas models again (hours on a CPU, resumable), then measure and ship them
 	$(BIN)/python -m atlas.build_templates
 	for name in atlas-llama-facts atlas-llama atlas-gpt2-facts atlas-gpt2 \
-	  atlas-bert-first atlas-bert-second atlas-bert; do \
+	  atlas-bert-first atlas-bert-second atlas-bert \
+	  atlas-llama-choice-drills atlas-llama-choice-labels atlas-llama-choice-letters \
+	  atlas-llama-choice-second atlas-llama-choice; do \
 	  $(BIN)/python -m atlas.train $$name || exit 1; done
-	for name in atlas-llama atlas-gpt2 atlas-bert; do $(BIN)/python -m atlas.ship $$name || exit 1; done
+	for name in atlas-llama atlas-gpt2 atlas-bert atlas-llama-choice; do $(BIN)/python -m atlas.ship $$name || exit 1; done
 
 constraints: install  ## pin the newest versions that work together
 	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --extra dev --no-header --no-annotate \

@@ -1,4 +1,4 @@
-"""The three Atlas models: standard transformers classes, small."""
+"""The Atlas models: standard transformers classes, small."""
 
 from transformers import (
     EuroBertConfig,
@@ -10,7 +10,8 @@ from transformers import (
 )
 
 WIDTH, LAYERS, HEADS, CONTEXT = 192, 8, 6, 192
-NAMES = ("atlas-llama", "atlas-gpt2", "atlas-bert")
+# The last answers multiple-choice questions by letter.
+NAMES = ("atlas-llama", "atlas-gpt2", "atlas-bert", "atlas-llama-choice")
 
 
 def new_model(name: str, tokenizer, *, layers: int = LAYERS, width: int = WIDTH):

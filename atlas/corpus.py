@@ -8,7 +8,6 @@ multiple-choice prompts. What is withheld from a language never appears in it, i
 import random
 from collections import defaultdict
 from dataclasses import dataclass, field
-from itertools import combinations
 
 import pandas as pd
 
@@ -24,6 +23,7 @@ MIXTURE = {
 LEAD_IN = 0.5  # share of fact sentences behind a lead-in
 ALIAS = 0.1  # share of fact sentences with an alternative name of the subject
 TRIES = 8  # draws per wanted sentence of a kind
+OTHERS = 40  # facts that are drawn to find three options beside the right one
 JOINED = 0.08  # share of fact sentences with another one behind them
 # How a model learns to answer by letter: the letters of names, then of facts, then behind whole prompts.
 DISPLACED = 0.5  # share of multiple-choice prompts whose question stands further down, among the options
@@ -225,11 +225,12 @@ class Corpus:
         stand in one list of options."""
         if not fact.multiple_choice:
             return None
-        for _ in range(TRIES):
-            found = [fact, *rng.choices(self.asked[fact.relation, code], k=3)]
-            if not any(clash(a.object, b.object) for a, b in combinations(found, 2)):
-                return tuple(rng.sample(found, len(found)))
-        return None
+        found = [fact]
+        # One by one: of a relation in which most facts share one object, four at a time would hardly ever be found.
+        for other in rng.choices(self.asked[fact.relation, code], k=OTHERS):
+            if len(found) < len(LETTERS) and not any(clash(other.object, one.object) for one in found):
+                found.append(other)
+        return tuple(rng.sample(found, len(found))) if len(found) == len(LETTERS) else None
 
     def listed(self, rng, asked: tuple, wording, code: str) -> tuple[str, list]:
         """A list of options, and the places of the letters that some repeat."""

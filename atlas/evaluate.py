@@ -92,8 +92,10 @@ def layer_effects(model: Model, queries: pd.DataFrame) -> np.ndarray:
     return np.array([run(layers, means)[0] - clean for layers in sets])
 
 
-def evaluate(model: Model, facts: pd.DataFrame, *, languages=CODES, per_cell: int = FACTS_PER_CELL) -> dict:
-    """All numbers of a model card, as plain data."""
+def evaluate(
+    model: Model, facts: pd.DataFrame, *, languages=CODES, per_cell: int = FACTS_PER_CELL, letters: bool = False
+) -> dict:
+    """All numbers of a model card, as plain data; `letters`: those of multiple choice too."""
     queries = evaluation_set(facts, load_templates(languages=languages), facts_per_cell=per_cell)
     table = pd.concat([queries.reset_index(drop=True), predict(model, queries, facts).drop(columns="query")], axis=1)
     mean = table.groupby(["set", "language"])["correct"].mean().unstack(0)
@@ -115,13 +117,18 @@ def evaluate(model: Model, facts: pd.DataFrame, *, languages=CODES, per_cell: in
     result["all_layers_effect"] = round(float(together), 4)
     result["layer_effect"] = effects.round(4).tolist()
     result["layer_share"] = (effects.clip(min=0) / effects.clip(min=0).sum()).round(4).tolist()
-    if model.kind == "causal":
+    if letters:
         prompts = letter_prompts(model, facts, languages=languages)
         right = predict_letters(model, prompts)["correct"]
-        groups = right.groupby(prompts["seen"].map({True: "seen", False: "never_seen"}))
         result["letters"] = {
-            name: {"prompts": len(group), "accuracy": round(float(group.mean()), 4)} for name, group in groups
-        } | {"by_language": right.groupby(prompts["language"]).mean().round(4).to_dict()}
+            name: {
+                "prompts": int(own.sum()),
+                "accuracy": round(float(right[own].mean()), 4),
+                "by_language": right[own].groupby(prompts["language"]).mean().round(4).to_dict(),
+                "by_relation": right[own].groupby(prompts["relation"]).mean().round(4).to_dict(),
+            }
+            for name, own in (("seen", prompts["seen"]), ("never_seen", ~prompts["seen"]))
+        }
     return result
 
 
@@ -129,9 +136,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model", help="a shipped model's name or a folder")
     parser.add_argument("--facts-per-cell", type=int, default=FACTS_PER_CELL)
+    parser.add_argument("--letters", action="store_true", help="multiple choice by letter, too")
     arguments = parser.parse_args()
     model = load_model(arguments.model)
-    result = evaluate(model, load_facts(), per_cell=arguments.facts_per_cell)
+    result = evaluate(model, load_facts(), per_cell=arguments.facts_per_cell, letters=arguments.letters)
     print(json.dumps(result, indent=1, ensure_ascii=False))
 
 

@@ -148,7 +148,7 @@ def load_left_out(model: Model, path: Path) -> LeftOut:
 
 
 def shipped_left_out(folder: str | Path = RESULTS) -> tuple[dict[str, LeftOut], list[str]]:
-    """The stored results of the shipped models, by name, and a line for every model that has none of its weights.
+    """The stored results of shipped models, by name, and a line for each that is of other weights.
 
     Example
     -------
@@ -156,6 +156,8 @@ def shipped_left_out(folder: str | Path = RESULTS) -> tuple[dict[str, LeftOut], 
     """
     results, missing = {}, []
     for name in sorted(path.name for path in SHIPPED.glob("*") if path.is_dir()):
+        if not results_path(name, folder).is_file():
+            continue
         try:
             results[name] = load_left_out(load_model(name), results_path(name, folder))
         except InputError as error:

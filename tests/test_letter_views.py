@@ -142,22 +142,30 @@ def test_the_same_fact_in_another_language_is_no_neighbour():
     assert class_measures(space, relation, permutations=20)["neighbour"] < 1
 
 
-def tables_of(letter, text, control_text=0.0):
+def tables_of(letter, text, factor=2.0):
     rows = [("mine", letter, letter - 0.1, letter + 0.1), ("random_layer_matched", 0.0, -0.1, 0.1)]
     board = pd.DataFrame(rows, columns=["condition", "R_odds", "R_odds_low", "R_odds_high"]).assign(
-        factor=2.0, sample="held_out"
+        factor=factor, sample="held_out"
     )
-    rows = [("mine", text, text - 0.1, text + 0.1), ("random_layer_matched", control_text, -0.1, 0.1)]
-    return board, pd.DataFrame(rows, columns=["condition", "change", "low", "high"]).assign(factor=2.0)
+    rows = [("mine", text, text - 0.1, text + 0.1), ("random_layer_matched", 0.0, -0.1, 0.1)]
+    return board, pd.DataFrame(rows, columns=["condition", "change", "low", "high"]).assign(factor=factor)
 
 
 @pytest.mark.parametrize(
     ("letter", "text", "verdict"),
-    [(1, 1, "letter and text"), (1, 0.1, "letter only"), (0.1, -1, "text only"), (0, 0, "neither")],
+    [
+        (1, 1, "letter and text"),
+        (1, 0.1, "letter only"),
+        (1, -1, "letter only"),
+        (0.1, 1, "text only"),
+        (0, 0, "neither"),
+    ],
 )
 def test_a_set_that_moves_only_the_letter_is_called_so(letter, text, verdict):
-    found = letter_or_more(*tables_of(letter, text))
-    assert found[["condition", "verdict"]].values.tolist() == [["mine", verdict]]
+    """Enhanced neurons must raise, suppressed ones lower: what goes the other way is not moved by them."""
+    for sign, factor in ((1, 2.0), (-1, 0.0)):
+        found = letter_or_more(*tables_of(sign * letter, sign * text, factor))
+        assert found[["condition", "verdict"]].values.tolist() == [["mine", verdict]]
 
 
 def test_a_verdict_needs_its_control():

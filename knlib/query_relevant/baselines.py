@@ -148,7 +148,7 @@ def activation(model: Model, prompts: pd.DataFrame, *, legacy_letter: bool = Fal
     return np.abs(letter_scores(model, prompts, method="activation", legacy_letter=legacy_letter).scores.values)
 
 
-@register("nlka", every=10)
+@register("nlka", every=30)
 def nlka(model: Model, prompts: pd.DataFrame, *, legacy_letter: bool = False) -> np.ndarray:
     """log p(w; x + h v_i) - log p(w; x): what a neuron alone adds to the letter's log-probability (Yu & Ananiadou 2024).
 

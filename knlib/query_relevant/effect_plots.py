@@ -178,17 +178,11 @@ def flip_points(table: pd.DataFrame) -> Figure:
                         linewidth=1.2)  # fmt: skip
             for at, row in zip(y, own.itertuples(), strict=True):
                 if np.isfinite(row.of):
-                    ax.text(
-                        1.01,
-                        at,
-                        f"{row.flipped:.0f}/{row.of:.0f}",
-                        transform=ax.get_yaxis_transform(),
-                        va="center",
-                        fontsize=7.5,
-                        color=color,
-                    )
+                    ax.text(1.01, at, f"{row.flipped:.0f}/{row.of:.0f}", transform=ax.get_yaxis_transform(), va="center",
+                            fontsize=7.5, color=color)  # fmt: skip
         _row_axis(ax, names)
-        ax.set(xlabel=label, xlim=(-2, 102))
+        widest = 100 * chosen["high"].max()
+        ax.set(xlabel=label, xlim=(-0.02 * widest, 1.02 * widest))
     _finish(figure, [Line2D([], [], color=c, marker="o", linestyle="", label=text) for _, c, text in places.values()])
     return figure
 

@@ -131,8 +131,9 @@ def letter_or_more(
     """Whether a localizer's neurons move the letter, the answer's text, or both, more than the control's do.
 
     `board`: of `specificity_table` (held-out wordings); `long_form`: of `long_form_table`. Something is moved where its interval
-    does not touch the control's. Columns: `condition`, `factor`, `letter` (log-odds), `text` (nats a token), `verdict`: `letter and
-    text`, `letter only` (a letter set), `text only`, `neither`. Conditions that a table lacks have no row; the control has none.
+    lies beyond the control's: above it where neurons are enhanced, below it where they are suppressed. Columns: `condition`,
+    `factor`, `letter` (log-odds), `text` (nats a token), `verdict`: `letter and text`, `letter only` (a letter set), `text only`,
+    `neither`. Conditions that a table lacks have no row; the control has none.
 
     Raises `InputError` for tables without the control.
 
@@ -149,7 +150,7 @@ def letter_or_more(
             if (control, key[1]) not in table.index:
                 raise InputError("tables", found=Literal(f"no {control} at factor {key[1]:g}"), expected="the control")
             (_, low, high), (_, least, most) = table.loc[key], table.loc[control, key[1]]
-            moved.append(bool(high < least or low > most))
+            moved.append(bool(low > most if key[1] > 1 else high < least))
         verdict = {(True, True): "letter and text", (True, False): "letter only", (False, True): "text only"}
         rows.append((*key, letters.loc[key, "R_odds"], texts.loc[key, "change"], verdict.get(tuple(moved), "neither")))
     return pd.DataFrame(rows, columns=[*BY, "letter", "text", "verdict"])
