@@ -24,7 +24,8 @@ from .metrics import wilson
 
 PREDICTORS = ("letter_vote", "answer_activity", "probe")
 SETS = ("own", "random", "other_class")
-FOLDS = 5
+# Folds of a probe: as many as there are facts, within these bounds.
+FEWEST, FOLDS = 3, 5
 # Sequences of one plain forward pass.
 BATCH = 64
 
@@ -68,10 +69,10 @@ def predict_from_neurons(
       The norm's scale is the same for all letters. Raises `InputError` for heads that are more, as `readout`.
     - `answer_activity`: the option at whose last token, behind the question without options, the mean z(|h|) is largest. z is
       over all options of the prompts. `texts`: of `without_options`, for these prompts' wordings.
-    - `probe`: L2 logistic regression on h, trained with the right letters of other facts (5 folds): it sees labels.
+    - `probe`: L2 logistic regression on h, trained with the right letters of other facts (up to 5 folds): it sees labels.
 
     `prompts`: columns `query`, `fact`, `language`, `wording`, `prompt`, `answer`, `options`. Raises `InputError` for unknown
-    predictors, no neurons, a probe with fewer facts than folds.
+    predictors, no neurons, a probe with fewer than 3 facts.
 
     Example
     -------
@@ -116,11 +117,12 @@ def _values(model: Model, sequences: list[tuple[int, ...]], positions: list[int]
 
 def _probe(h: np.ndarray, prompts: pd.DataFrame) -> np.ndarray:
     gold = np.array([LETTERS.index(letter) for letter in prompts["answer"]])
-    if prompts["fact"].nunique() < FOLDS:
-        raise InputError("prompts", found=Literal(f"{prompts['fact'].nunique()} facts"), expected=f"{FOLDS} or more")
+    facts = prompts["fact"].nunique()
+    if facts < FEWEST:
+        raise InputError("prompts", found=Literal(f"{facts} facts"), expected=f"{FEWEST} or more")
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
     # A fact's prompts, in all languages, stay together: the probe is tried on facts that it never saw.
-    return cross_val_predict(probe, h, gold, groups=prompts["fact"], cv=GroupKFold(FOLDS))
+    return cross_val_predict(probe, h, gold, groups=prompts["fact"], cv=GroupKFold(min(facts, FOLDS)))
 
 
 def _activity(model: Model, prompts: pd.DataFrame, pairs: Pairs, texts: pd.DataFrame) -> np.ndarray:
@@ -174,7 +176,7 @@ def predictor_table(
         gold = np.array([LETTERS.index(letter) for letter in own["answer"]])
         for label, pairs in predictor_sets(model, neurons, neurons[kind], name, seed=seed).items():
             for predictor in PREDICTORS:
-                if predictor == "probe" and own["fact"].nunique() < FOLDS:
+                if predictor == "probe" and own["fact"].nunique() < FEWEST:
                     continue
                 right = int((predict_from_neurons(model, own, pairs, predictor=predictor, texts=texts) == gold).sum())
                 found = wilson(right, len(own))
