@@ -24,6 +24,8 @@ NAMES = {
     "lape": "LAPE", "oracle": "ablation (oracle)",
 }  # fmt: skip
 TAUGHT = {True: ("taught as multiple choice", COLORS[7]), False: ("not taught so", COLORS[0])}
+# Percent; below it a gap is rounding, another one with every number of threads.
+LEAST_GAP = 1e-2
 
 
 def name_of(localizer: str) -> str:
@@ -114,12 +116,12 @@ def accuracy_points(table: pd.DataFrame, blank: Interval | None = None) -> Figur
 def layer_sums(scores: np.ndarray, gaps: np.ndarray, title: str) -> Figure:
     """Left, what the neurons of each layer add to P(letter), one dot a prompt; right, the completeness gap of each.
 
-    `scores` [prompts, layers]: sums over neurons; `gaps` [prompts, layers]: of `Attributions`.
+    `scores` [prompts, layers]: sums over neurons; `gaps` [prompts, layers]: of `Attributions`; smaller ones than `LEAST_GAP` stand there.
     """
     figure, axes = plt.subplots(1, 2, figsize=(10.6, 3.7), layout="constrained")
     layers = np.arange(scores.shape[1])
     spread = np.linspace(-0.25, 0.25, len(scores))[:, None]
-    for ax, values in zip(axes, (scores, np.maximum(gaps * 100, 1e-5)), strict=True):
+    for ax, values in zip(axes, (scores, np.maximum(gaps * 100, LEAST_GAP)), strict=True):
         ax.plot(
             (layers + spread).ravel(), values.ravel(), ".", color=COLORS[7], markersize=3, alpha=0.5, label="a prompt"
         )
