@@ -17,10 +17,8 @@ from ..prediction import score_answers
 from ..queries import build_queries, load_templates
 from ..result_files import config_hash
 
-LANGUAGES, PHRASINGS = (
-    4,
-    3,
-)  # of every fact: consistency scores depend on the number of phrasings, so all types have the same
+# Of every fact: consistency scores depend on the number of phrasings, so all types have the same.
+LANGUAGES, PHRASINGS = 4, 3
 RETARGETED = "re-targeted"
 KNOWN = 0.5  # P(answer) from which on a natural fact counts as known
 
