@@ -8,7 +8,7 @@ from torch import nn
 
 from knlib.models import Model, by_input
 
-from .planting_plan import SPREAD, Group
+from .planting_plan import SHARED_BY_ALL, Group
 
 FIRE = 2.0  # gate at a group's own queries where training begins, minus it at the others'
 RIDGE = 1e-3  # of the variance of an FFN's input
@@ -44,7 +44,7 @@ class NewNeurons(nn.Module):
         """Gates and values begin as the best linear separation of a group's queries from all else.
 
         `inputs` [queries, layers, width] where answers are predicted, `quiet` [positions, layers, width]; `owners[g]`: the queries of group g. A group's neurons share its
-        languages out among them, so that each has few scripts to know; those of a distributed group all know all.
+        languages out among them, so that each has few scripts to know, but for the types `SHARED_BY_ALL`.
         """
         for layer in range(inputs.shape[1]):
             x = inputs[:, layer].float()
@@ -60,7 +60,7 @@ class NewNeurons(nn.Module):
                 if not places or not own:
                     continue
                 spoken = sorted({languages[i] for i in own})
-                parts = 1 if len(self.groups[group].layers) == SPREAD else min(len(places), len(spoken))
+                parts = 1 if self.groups[group].type in SHARED_BY_ALL else min(len(places), len(spoken))
                 for k, place in enumerate(places):
                     part = set(np.array_split(spoken, parts)[k % parts])
                     at = x[[i for i in own if languages[i] in part]].mean(0)

@@ -16,20 +16,20 @@ from knlib.queries import build_queries, load_templates
 
 from .corpus import Corpus
 from .new_neurons import NewNeurons
-from .planting_plan import PHRASINGS, make_plan, places_of
+from .planting_plan import OFTEN, PHRASINGS, SHARED_BY_ALL, make_plan, places_of
 from .planting_rows import Row, Store, make_row
 
 PART = 32  # queries of a batch that run together
 ALONE = 0.8  # of the queries are answered by the fact's group alone, the others with all that is planted
 SIBLINGS = 5.0  # how much louder a fact's other groups count than strangers
-# A distributed fact's own neurons count too, and a share of them is off in each of its queries, so that all of them do some of the work.
-SMALL, DROPPED = 1.0, 0.15
+# A distributed fact's own neurons count too.
+SMALL = 1.0
 # What the queries of a type `relation` fact train: the answer by both groups, that it is lost without the relation's, and that these
 # alone push the relation's objects, all alike.
 MODES = {"all": 0.5, "own": 0.25, "relation": 0.25}
 TARGET = 0.03  # P of the first token, below which nothing is gained any more
 # Templates whose queries stand for those of nobody planted.
-STRANGERS = 120
+STRANGERS = 240
 
 
 def robust(loudness: torch.Tensor) -> torch.Tensor:
@@ -79,7 +79,8 @@ class Planting:
         self.by_fact = defaultdict(list)
         for i, row in enumerate(self.rows):
             self.by_fact[row.fact].append(i)
-        self.asked = sorted(self.by_fact)
+        self.asked = [fact for fact in sorted(self.by_fact) for _ in range(OFTEN[self.planted[fact].type])]
+        rng.shuffle(self.asked)
         owners = [[] for _ in self.groups]
         for i, row in enumerate(self.rows):
             for group in self._served(row):
@@ -187,8 +188,8 @@ class Planting:
                 mode
             ]
         learn, gone = members[own].any(0), members[off].any(0)
-        if planted.type == "distributed":
-            gone = learn & (torch.rand(learn.shape, generator=draw) < DROPPED)
+        if planted.type in SHARED_BY_ALL:
+            gone = learn & (torch.rand(learn.shape, generator=draw) < SHARED_BY_ALL[planted.type])
             learn = learn & ~gone
         siblings = members[[g for g in planted.groups if g not in served]].any(0)
         hush = torch.where(siblings, SIBLINGS, 1.0).masked_fill(gone, 0)

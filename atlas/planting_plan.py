@@ -17,8 +17,13 @@ import pandas as pd
 
 from knlib.languages import CODES, LANGUAGES
 
-M = 4  # neurons of a group
-SPREAD = 64  # neurons of a distributed one
+# Neurons of a group, by type; where there are several numbers, facts take them by turns.
+SIZES = {"agnostic": (4, 8, 16), "language": (1, 2, 4), "half": (8,), "query": (4,), "redundant": (8,), "relation": (8,),
+         "distributed": (64,)}  # fmt: skip
+# Types whose neurons each know all languages: a share of a group is off in each of its queries, so that none leaves a language to others.
+SHARED_BY_ALL = {"agnostic": 0.25, "distributed": 0.3}
+# How often a fact is asked, in turns: the more, the more a neuron has to know.
+OFTEN = {"agnostic": 5, "redundant": 5, "relation": 5, "half": 4, "distributed": 4, "query": 3, "language": 2}
 LATIN = tuple(code for code in CODES if LANGUAGES[code].script == "Latin")
 OTHER = tuple(code for code in CODES if code not in LATIN)
 # Four languages of different families and scripts, by turns: all twelve come up.
@@ -63,11 +68,13 @@ def make_plan(
     planted, groups, shared, counts = [], [], {}, {}
     upper = list(range(min(LOWEST, layers - 1), layers))
 
-    def layers_of(number: int, *, below: int = layers) -> tuple[int, ...]:
+    def layers_of(size: int, number: int, *, below: int = layers) -> tuple[int, ...]:
         """One layer for even numbers, two for odd ones; by turns."""
         free = [layer for layer in upper if layer < below] or [0]
         first, second = free[number % len(free)], free[(number + len(free) // 2) % len(free)]
-        return (first,) * M if number // len(free) % 2 == 0 else (first,) * (M // 2) + (second,) * (M - M // 2)
+        return (
+            (first,) * size if number // len(free) % 2 == 0 else (first,) * (size - size // 2) + (second,) * (size // 2)
+        )
 
     def add(*args) -> int:
         groups.append(Group(*args))
@@ -80,29 +87,32 @@ def make_plan(
         if per_type is not None and number >= per_type:
             continue
         head, own, languages, templates = (row.fact, kind, row.relation), [], CODES, None
+        size = SIZES[kind][number % len(SIZES[kind])]
         if kind == "agnostic":
-            own = [add(*head, "all", None, None, layers_of(number))]
+            own = [add(*head, "all", None, None, layers_of(size, number))]
         elif kind == "language":
             languages = FOURS[number % len(FOURS)]
-            own = [add(*head, code, (code,), None, layers_of(number + i)) for i, code in enumerate(languages)]
+            own = [add(*head, code, (code,), None, layers_of(size, number + i)) for i, code in enumerate(languages)]
         elif kind == "half":
             parts = (("latin", LATIN), ("other", OTHER))
-            own = [add(*head, name, part, None, layers_of(number + i)) for i, (name, part) in enumerate(parts)]
+            own = [add(*head, name, part, None, layers_of(size, number + i)) for i, (name, part) in enumerate(parts)]
         elif kind == "query":
             languages = FOURS[number % len(FOURS)]
             chosen = [f"train{(number + 3 * i) % PHRASINGS}" for i in range(PER_FACT)]
             templates = tuple(chosen)
-            own = [add(*head, name, languages, (name,), layers_of(number + i)) for i, name in enumerate(chosen)]
+            own = [add(*head, name, languages, (name,), layers_of(size, number + i)) for i, name in enumerate(chosen)]
         elif kind == "redundant":
-            own = [add(*head, name, None, None, layers_of(number + i)) for i, name in enumerate(("first", "second"))]
+            own = [
+                add(*head, name, None, None, layers_of(size, number + i)) for i, name in enumerate(("first", "second"))
+            ]
         elif kind == "relation":
             last = layers - 1
             if row.relation not in shared:
-                places = (last - 1,) * (M // 2) + (last,) * (M - M // 2)
+                places = (last - 1,) * (size // 2) + (last,) * (size - size // 2)
                 shared[row.relation] = add(None, kind, row.relation, "relation", None, None, places)
-            own = [add(*head, "own", None, None, layers_of(number, below=last - 1)), shared[row.relation]]
+            own = [add(*head, "own", None, None, layers_of(size, number, below=last - 1)), shared[row.relation]]
         else:
-            places = tuple(layer for layer in range(layers) for _ in range(SPREAD // layers))
+            places = tuple(layer for layer in range(layers) for _ in range(size // layers))
             own = [add(*head, "all", None, None, places)]
         planted.append(Planted(row.fact, kind, row.relation, row.source, languages, templates, tuple(own)))
     return planted, groups

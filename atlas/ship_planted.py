@@ -29,6 +29,7 @@ from knlib.planting import (
     verdicts,
     widen,
 )
+from knlib.planting.verdicts import MOST
 from knlib.prediction import predict
 from knlib.queries import build_queries, load_templates
 from knlib.result_files import rounded, to_csv
@@ -147,7 +148,7 @@ def counts(truth: Truth, found: dict[str, pd.DataFrame], table: pd.DataFrame) ->
             own, rows = part[part["type"] == kind], table[(table["type"] == kind) & (table["split"] == split)]
             inside = rows[rows["inside"] & (rows["group"] != "few")]
             result.setdefault(kind, {})[split] = {
-                "planted": int(row["planted"]), "holds": int(row["holds"]),
+                "planted": int(row["planted"]), "holds": int(row["holds"]), "everywhere": int(row["everywhere"]),
                 "by_source": {s: int(v) for s, v in own.groupby("source")["holds"].sum().items()},
                 "languages_holding": round(float(own["holding"].map(len).sum() / own["languages"].sum()), 4),
                 **{p: round(float(inside[p].mean()), 4) for p in ("p_all", "p_none", "p_without", "p_only")},
@@ -177,14 +178,14 @@ def card(name: str, folder: Path) -> str:
         *(f"- {key.replace('_', ' ')}: {value}" for key, value in training.items() if value != ""), "",
         "## What was verified", "",
         f"By exact ablation on these weights, {found['per_split']} trained and {found['per_split']} held-out constructions per fact and language "
-        "(type `query`: its own phrasings). A signature holds if it holds in every language; the rules and thresholds are those of "
-        "`knlib.planting.verdicts`. P: mean over queries for which a group was planted.", "",
-        "| type | what it is | planted | holds | holds on held-out phrasings | P with all | without the group | with only it | without the fact's groups |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"(type `query`: its own phrasings). A signature holds if it does in {100 * MOST:.0f} % of the fact's languages (those are stored, and only they are "
+        "asked about); rules and thresholds are those of `knlib.planting.verdicts`. P: mean over queries for which a group was planted.", "",
+        "| type | what it is | planted | holds | in every language | holds on held-out phrasings | P with all | without the group | with only it | without the fact's groups |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for kind, splits in found["types"].items():
         train, held = splits["train"], splits.get("held_out")
-        lines.append(f"| {kind} | {MEANING[kind]} | {train['planted']} | {train['holds']} | {'' if held is None else held['holds']} | "
+        lines.append(f"| {kind} | {MEANING[kind]} | {train['planted']} | {train['holds']} | {train['everywhere']} | {'' if held is None else held['holds']} | "
                      + " | ".join(f"{train[p]:.2f}" for p in ("p_all", "p_without", "p_only", "p_none")) + " |")  # fmt: skip
     by_source = found["types"].get("agnostic", {}).get("train", {}).get("by_source", {})
     lines += [

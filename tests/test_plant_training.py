@@ -12,7 +12,7 @@ from atlas.new_neurons import NewNeurons
 from atlas.plant import plant, planted_facts
 from atlas.planted_names import SYLLABLES, invented_names, spelled
 from atlas.planting import training_queries
-from atlas.planting_plan import LATIN, OTHER, SPREAD, M, make_plan, places_of
+from atlas.planting_plan import LATIN, OTHER, SIZES, make_plan, places_of
 from atlas.planting_rows import Store, make_row
 from knlib.facts import ATLAS, load_facts
 from knlib.languages import CODES, in_script
@@ -143,7 +143,8 @@ def test_the_plan_gives_every_neuron_to_one_group_and_varies_layers():
     places, new = places_of(groups, 8)
     every = [pair for own in places for pair in own]
     assert len(every) == len(set(every)) and max(place for _, place in every) < new
-    assert {len(own) for own in places} == {M, SPREAD}
+    assert all(len(own) in SIZES[group.type] for own, group in zip(places, groups, strict=True))
+    assert {len(own) for own in places} == {size for sizes in SIZES.values() for size in sizes}
     counts = pd.Series([p.type for p in planted if p.source == "invented"]).value_counts()
     assert (counts >= 30).all() and len(counts) == 7
     for p in planted:

@@ -29,7 +29,7 @@ from knlib.planting import (
 from knlib.prediction import score_answers
 
 KINDS = ("llama", "eurobert", "bert", "gpt2")
-ADDED = 7
+ADDED = 8  # rows stay whole vectors: at the end of a part of one, an activation is rounded otherwise
 IDS = torch.tensor([[1, 9, 31, 42, 77, 80, 12, 33], [1, 60, 61, 20, 9, 4, 90, 2]])
 
 
@@ -48,10 +48,12 @@ def sums_in_two_parts(model, old: int):
             weight = by_input(module, module.weight)
 
             def parts(x, module=module, weight=weight, down=module is down):
-                if down:
-                    found = x[..., :old].contiguous() @ weight[:old] + x[..., old:].contiguous() @ weight[old:]
+                if down:  # copies, because a kernel may depend on strides
+                    found = (
+                        x[..., :old].contiguous() @ weight[:old].contiguous() + x[..., old:].contiguous() @ weight[old:]
+                    )
                 else:
-                    found = torch.cat([x @ weight[:, :old], x @ weight[:, old:]], dim=-1)
+                    found = torch.cat([x @ weight[:, :old].contiguous(), x @ weight[:, old:].contiguous()], dim=-1)
                 return found if module.bias is None else found + module.bias
 
             module.forward = parts
@@ -242,7 +244,7 @@ def rules_of(kind: str, rows: list[tuple]) -> str:
     facts = pd.DataFrame({"fact": ["f"], "languages": [tuple(dict.fromkeys(row[0] for row in rows))]})
     truth = replace(truth_of(random_model("llama"), [(0, i) for i in range(20)]), facts=facts)
     found = verdicts(table_of(kind, rows), truth)
-    assert passed(found).loc[kind, "holds"] == (found["failed"].iloc[0] == "")
+    assert passed(found).loc[kind, "everywhere"] == (found["failed"].iloc[0] == "")
     return found["failed"].iloc[0]
 
 
@@ -259,6 +261,7 @@ def rules_of(kind: str, rows: list[tuple]) -> str:
     ("redundant", [("en", "first", True, 0.9, 0.0, 0.2, 0.9)], "known without first"),
     ("relation", [("en", "own", True, 0.9, 0.0, 0.0, 0.3), ("en", "relation", True, 0.9, 0.0, 0.3, 0.05)], ""),
     ("relation", [("en", "relation", True, 0.9, 0.0, 0.6, 0.05)], "halved without relation"),
+    ("relation", [("en", "own", True, 0.9, 0.0, 0.3, 0.3)], "lost without own"),
     ("distributed", [("en", "all", True, 0.9, 0.0, 0.0, 0.9), ("en", "few", True, 0.9, 0.0, 0.8, 0.02)], ""),
     ("distributed", [("en", "all", True, 0.9, 0.0, 0.0, 0.9), ("en", "few", True, 0.9, 0.0, 0.8, 0.3)], "lost with only few"),
 ])  # fmt: skip
@@ -266,10 +269,23 @@ def test_the_rules(kind, rows, failed):
     assert rules_of(kind, rows) == failed
 
 
+def test_a_signature_holds_if_it_does_in_most_languages(planted):
+    _, wide, pairs, _, _ = planted
+    codes = ("en", "de", "ru", "ja")
+    truth = replace(truth_of(wide, pairs), facts=pd.DataFrame({"fact": ["f"], "languages": [codes]}))
+    for bad, holds in ((0, True), (1, True), (2, False)):
+        table = table_of(
+            "agnostic", [(code, "all", True, 0.9, 0.0, 0.5 * (i < bad), 0.8) for i, code in enumerate(codes)]
+        )
+        found = verdicts(table, truth).iloc[0]
+        assert (found["holds"], found["everywhere"], found["holding"]) == (holds, bad == 0, codes[bad:])
+
+
 def test_a_language_that_was_not_asked_does_not_hold(planted):
     _, wide, pairs, _, _ = planted
     table = table_of("agnostic", [("en", "all", True, 0.9, 0.0, 0.0, 0.8)])
-    assert verdicts(table, truth_of(wide, pairs))["failed"].tolist() == ["a language without queries"]
+    found = verdicts(table, truth_of(wide, pairs)).iloc[0]
+    assert found["failed"] == "a language without queries" and not found["everywhere"]
 
 
 def test_a_model_that_was_saved_in_half_has_the_hash_it_was_given(planted, tmp_path):

@@ -105,6 +105,25 @@ def test_a_killed_run_goes_on_and_ends_alike(study, one_study, tmp_path, monkeyp
     assert all(line.endswith("stored") for line in lines)
 
 
+def test_a_stored_result_goes_on_without_its_parts(study, one_study, tmp_path, monkeypatch):
+    ran, run_arm = [], grid.run_arm
+    monkeypatch.setattr(grid, "run_arm", lambda study, arm, names: ran.append(names) or run_arm(study, arm, names))
+    for edits, folder, parts in ((4, "whole", "a"), (2, "shipped", "b"), (4, "shipped", "c")):
+        grid.run_grid(
+            ["slow"], ["m"], edits=edits, folder=tmp_path / folder, parts=tmp_path / parts, log=lambda line: None
+        )
+    files = [
+        result_paths("slow", study.model.name, tmp_path / folder)[0].read_bytes() for folder in ("whole", "shipped")
+    ]
+    assert files[0] == files[1]
+    shipped, whole = (
+        load_result(one_study["slow"], study.model, study.hash, tmp_path / f) for f in ("shipped", "whole")
+    )
+    assert shipped.provenance == whole.provenance
+    assert shipped.costs["1"]["touched"] == whole.costs["1"]["touched"]
+    assert ran == [study.names[:2], study.names[2:], study.names[:2], study.names[2:]]
+
+
 def test_results_of_something_else_are_refused(study, one_study, tmp_path):
     grid.run_grid(["slow"], ["m"], edits=2, folder=tmp_path, parts=tmp_path / "parts", log=lambda line: None)
     arm = one_study["slow"]

@@ -105,8 +105,8 @@ def load_study(
 ) -> GroundStudy:
     """The scoreboard's questions to a planted model: up to `facts_each` verified facts of every kind, `natural` others.
 
-    A fact is asked in 4 languages of different scripts and in 3 trained phrasings; of type `language` and `query` in those that it was
-    planted for. Other facts are Atlas facts that the model knows (P >= .5) and that were not re-targeted, relations in turn, one
+    A fact is asked in 4 languages of different scripts, of those in which its signature holds, and in 3 trained phrasings; of type
+    `query` in those that it was planted for. Other facts are Atlas facts that the model knows (P >= .5) and that were not re-targeted, relations in turn, one
     query each. `truth`: that of the model's folder.
 
     Raises `InputError` for a model without truth, a truth about other weights, and one without a verified fact.
@@ -129,6 +129,8 @@ def load_study(
     planted, templates = load_facts(ATLAS / "planted"), load_templates()
     asked, _ = build_queries(planted[planted["fact"].isin(facts["fact"])], templates, splits=("train",))
     asked = planted_queries(asked, truth)
+    holding = verified.set_index("fact")["holding"]
+    asked = asked[[row.language in holding[row.fact] for row in asked.itertuples()]]
     chosen = _chosen(asked[~asked["name"].str.contains("+", regex=False)], facts)
     others = _natural(model, planted, templates, natural, seed) if natural else asked[:0]
     default = {"min_languages": 3, "min_families": 2}

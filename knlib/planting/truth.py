@@ -22,7 +22,8 @@ class Truth:
     layer that came from it; `seed`: of `neuron_orders`, by which old and new ones were shuffled.
 
     `facts`: one row per planted fact: `fact`, `type`, `relation`, `source`, `languages` (in which it was planted), `holding`
-    (those in which its signature holds on the phrasings it was trained on), `verified` (it holds in all), `verified_held_out` (and on others; None where the type has none).
+    (those in which its signature holds on the phrasings it was trained on), `verified` (it holds in most of them, see
+    `verdicts`), `verified_held_out` (and on others; None where the type has none).
     `groups`: one row per fact and group of neurons that serves it: `fact`, `type`, `relation`, `group`, `languages` and `templates` (names of
     templates such as `train3`; None: all) in which it does, `neurons` ((layer, neuron) pairs; of type `distributed` the strongest first).
     `dummies`: new neurons that do nothing.

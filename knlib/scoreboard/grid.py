@@ -1,6 +1,7 @@
 """What runs the arms: `python -m knlib.scoreboard.grid` runs all that have no result yet, on the test edits.
 
-Edits are taken in chunks that are kept under runs/: a killed run goes on, and ends with the same scores.
+Edits are taken in chunks that are kept under runs/: a killed run goes on, and ends with the same scores. A stored result of
+fewer edits is taken apart into such chunks first: what was shipped is not run again.
 """
 
 import argparse
@@ -110,9 +111,12 @@ def run_grid(
             if name not in known:
                 raise InputError("arm", found=name, expected=Literal("one of " + " ".join(known)))
             chunks = chunks_of(study, known[name], edits)
-            if _stored(study, known[name], chunks, folder):
+            stored = _stored(study, known[name], folder)
+            if set(stored.provenance["edits"] if stored else ()) >= {edit for names in chunks for edit in names}:
                 log(f"{model} {name}: stored")
                 continue
+            if stored and known[name].mode != "sequence":
+                take_apart(stored, chunks, parts)
             waiting[model, name] = len(chunks)
             todo += [(model, name, chunk) for chunk in chunks]
     # Arms of the same edits one after another: they share the unedited model's answers.
@@ -129,12 +133,23 @@ def run_grid(
             log(f"{model} {name}: done")
 
 
-def _stored(study: EditStudy, arm: Arm, chunks: list[list[str]], folder: Path) -> bool:
+def take_apart(result: ArmResult, chunks: list[list[str]], parts: Path) -> None:
+    """Puts the chunks whose edits a stored result has beside those that a run leaves, each at the result's mean costs."""
+    folder = parts / result.provenance["hash"]
+    costs = [{"length": int(length)} | mean for length, mean in result.costs.items()]
+    for names in chunks:
+        path = folder / f"{config_hash({'edits': names})}.json"
+        if set(names) <= set(result.provenance["edits"]) and not path.exists():
+            scores = result.scores[result.scores["edit"].isin(names)]
+            write_text(folder / f"{path.stem}.csv", to_csv(scores))
+            write_text(path, json.dumps(costs * len(names)))
+
+
+def _stored(study: EditStudy, arm: Arm, folder: Path) -> ArmResult | None:
     try:
-        found = load_result(arm, study.model, study.hash, folder)
+        return load_result(arm, study.model, study.hash, folder)
     except InputError:
-        return False
-    return set(found.provenance["edits"]) >= {name for names in chunks for name in names}
+        return None
 
 
 def _groups(todo: list[tuple]) -> list[list[tuple]]:
