@@ -15,7 +15,7 @@ JOBS ?= 2
 # In the given order, because notebooks take longest.
 WORKERS = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install figures test lab grid scoreboard letters models facts constraints clean
+.PHONY: help install figures test lab grid scoreboard letters truth models planted facts constraints clean
 
 help:  ## what there is to do
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ scoreboard: install  ## run the editors of the scoreboard that have no result: A
 letters: install  ## run the localizers of query-relevant neurons that have no result
 	$(BIN)/python -m knlib.query_relevant.scoreboard --model atlas-llama-choice --jobs $(JOBS)
 
+truth: install  ## score every localizer against planted neurons where there is no result
+	$(BIN)/python -m knlib.ground_truth.scoreboard --model planted-llama --jobs $(JOBS)
+
 models: install  ## train the Atlas models again (hours on a CPU, resumable), then measure and ship them
 	$(BIN)/python -m atlas.build_templates
 	for name in atlas-llama-facts atlas-llama atlas-gpt2-facts atlas-gpt2 \
@@ -57,6 +60,10 @@ models: install  ## train the Atlas models again (hours on a CPU, resumable), th
 	  atlas-llama-choice-second atlas-llama-choice; do \
 	  $(BIN)/python -m atlas.train $$name || exit 1; done
 	for name in atlas-llama atlas-gpt2 atlas-bert atlas-llama-choice; do $(BIN)/python -m atlas.ship $$name || exit 1; done
+
+planted: install  ## plant facts in atlas-llama again (an hour, resumable), verify them and ship the model
+	$(BIN)/python -m atlas.plant planted-llama --base atlas-llama
+	$(BIN)/python -m atlas.ship_planted planted-llama
 
 constraints: install  ## pin the newest versions that work together
 	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --extra dev --no-header --no-annotate \

@@ -22,8 +22,8 @@ from .planting import Planting
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULTS = {
-    "steps": 4000, "rows": 128, "quiet_rows": 256, "lr": 1e-2, "down_lr": 3e-2, "silence": 0.1, "quiet": 3.0, "warm_up": 20,
-    "bare": 9, "lead_ins": 1, "texts": 12000, "per_type": 0, "languages": "", "seed": 0,
+    "steps": 3600, "rows": 128, "quiet_rows": 256, "lr": 1e-2, "down_lr": 3e-2, "silence": 0.3, "quiet": 12.0, "warm_up": 20,
+    "bare": 9, "lead_ins": 1, "texts": 12000, "per_type": 14, "languages": "", "seed": 0,
 }  # fmt: skip
 
 

@@ -145,7 +145,7 @@ class Planting:
 
     def backward(self, step: int) -> dict[str, float]:
         """Gradients of one batch: queries of all facts by turns, and positions where all must be silent; gives the losses' parts."""
-        options = self.options
+        options, rise = self.options, step / self.options["steps"]  # first the answers, then more and more the silence
         rng = random.Random(options["seed"] * 1_000_003 + step)
         draw = torch.Generator().manual_seed(options["seed"] * 1_000_003 + step)
         first = step * options["rows"]
@@ -166,13 +166,13 @@ class Planting:
                 loss = losses.sum() / len(items)
                 if loud:
                     silence = sum(map(robust, loud)) / len(loud[0]) * len(part) / len(group)
-                    loss = loss + options["silence"] * silence
+                    loss = loss + rise * options["silence"] * silence
                     sums["silence"] += float(silence.detach())
                 loss.backward()
                 sums["answer"] += answer * len(part) / len(items)
         quiet = self.store.quiet(options["quiet_rows"], draw)
         quiet = sum(map(robust, self.neurons.quiet(quiet))) / len(quiet)
-        (options["quiet"] * quiet).backward()
+        (rise * options["quiet"] * quiet).backward()
         return sums | {"quiet": float(quiet.detach())}
 
     def _draw(self, fact: int, rng: random.Random, draw: torch.Generator) -> tuple:

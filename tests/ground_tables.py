@@ -11,6 +11,8 @@ from knlib.ground_truth.plots import KINDS
 from knlib.ground_truth.scorers import rows
 
 FACTS = 26  # of each kind
+# Planted neurons of a fact, by turns; other kinds have 8.
+SIZES = {"language": (1, 2, 4), "agnostic": (4, 8, 16), "distributed": (64,)}
 SHARED = ("cs_1", "cs_2", "jaccard")
 DECISIONS = ("agnostic", "language", "half", "query", "none")
 
@@ -36,6 +38,12 @@ def facts_table(each: int = FACTS) -> pd.DataFrame:
     for share, name in zip(np.linspace(1, 0.5, len(CURVE)), CURVE, strict=True):
         facts[name] = facts["average_precision"] * share
     facts.loc[facts["kind"] != "relation", ["common_at_k", "common_selected"]] = np.nan
+    true = facts["row"] == "truth"
+    number = facts["fact"].str.split(":").str[1].astype(int)
+    sizes = [SIZES.get(kind, (8,)) for kind in facts["kind"]]
+    facts["selected"] = facts["selected"].where(
+        ~true, [own[n % len(own)] for own, n in zip(sizes, number, strict=True)]
+    )
     return pd.concat([facts.assign(scope=scope) for scope in ("all", "language")], ignore_index=True)
 
 

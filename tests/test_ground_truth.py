@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import ground_tables
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +13,7 @@ from knlib.ground_truth import questions as q
 from knlib.ground_truth.answers import Answer, localizer_answers, table_of
 from knlib.ground_truth.consistency import NAMES, consistency
 from knlib.ground_truth.decisions import decision
-from knlib.ground_truth.estimates import agreement_board, board, calibration, confusion
+from knlib.ground_truth.estimates import agreement_board, board, by_size, calibration, confusion, sizes
 from knlib.ground_truth.metrics import CURVE, MEASURES, agreement, best, measures, ranking, stability_bins
 from knlib.ground_truth.scorers import localizers, rows, scores
 from knlib.ground_truth.study import Labels, spread
@@ -220,11 +221,27 @@ def test_consistency_scores_separate_or_not():
     assert {f.verdict for f in q.published_threshold(consistency_table(0.3))} == {"yes"}
 
 
+def test_facts_are_compared_by_the_number_of_their_neurons():
+    facts = ground_tables.facts_table(each=6)
+    true = by_size(facts, "at_k").query("row == 'truth'")
+    assert list(zip(true["kind"], true["neurons"], true["facts"], strict=True)) == [
+        ("language", 1, 2), ("language", 2, 2), ("language", 4, 2), ("agnostic", 4, 2), ("agnostic", 8, 2), ("agnostic", 16, 2),
+        ("distributed", 64, 6)]  # fmt: skip
+    assert (true[["estimate", "low", "high"]] == 1).all(axis=None)
+    size = facts["fact"].map(sizes(facts))
+    facts["at_k"] = np.where(facts["row"] == "ig", np.log2(size) / 6, 0.5)
+    found = {f.about: f for f in q.growth(facts)}
+    assert found["ig, at_k, all"].verdict == "yes" and found["ig, at_k, all"].interval.estimate == pytest.approx(1)
+    assert found["ig, at_k, agnostic"].interval.estimate == pytest.approx(1 / 3)
+    assert found["random, at_k, all"].interval.estimate == 0 and "ig, at_k, distributed" not in found
+
+
 def test_every_question_is_answered_and_none_without_data():
     facts = facts_table(0.1)
     names = ("lafn", "random", q.MATRICE, *(f"re_lcb without {w} from ig_mask_words" for w in
              ("query uncertainty", "language uncertainty", "both")), *(f"{n} from ig" for n in ("kn_share", "amig", "min_lang")))  # fmt: skip
     more = [facts[facts["row"] == "ig"].assign(row=name) for name in names]
+    more.append(ground_tables.facts_table(each=6).query("scope == 'language' and row in ('truth', 'ig')"))
     selection = pd.DataFrame({"fact": ["a", "b", "c"], "kind": "query", "served": [0.1, 0.2, 0.1], "matched_attention": 0.9,
                               "matched_neurons": [0.8, 0.9, 0.7]})  # fmt: skip
     tables = {

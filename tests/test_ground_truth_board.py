@@ -101,6 +101,17 @@ def test_a_scoreboard_has_the_truth_on_top_and_says_what_is_left_out(small, fold
     after = {path.name: path.read_bytes() for path in own.iterdir()}
     assert {name for name in before if before[name] != after[name]} <= {"costs.csv"}
 
+    # What is stored is read; what is not is run, or for a model to compare with, said.
+    results, absent = scoreboard.load_compared(
+        small.model, str(folder), ["nothing", str(folder), ""], folder=tmp_path / "out"
+    )
+    assert list(results) == [small.model.name] and results[small.model.name][2] == "stored"
+    assert absent == ["nothing: found no stored scoreboard, expected one to compare"]
+    again, _, source = scoreboard.load_or_run(
+        small.model, str(folder), folder=tmp_path / "none", parts=tmp_path / "parts"
+    )
+    assert source == "run here" and not (tmp_path / "none").exists() and len(again["facts"]) == len(tables["facts"])
+
 
 def test_results_of_other_weights_are_refused(study, tmp_path):
     """Spec test 9, the results' side."""

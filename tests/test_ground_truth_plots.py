@@ -13,6 +13,7 @@ from matplotlib.colors import to_rgba
 
 from knlib.errors import InputError
 from knlib.ground_truth import claim_plots, fact_plots, method_plots, plots
+from knlib.ground_truth.estimates import by_size
 from knlib.ground_truth.questions import Finding, best_thresholds, decide
 from knlib.ground_truth.scorers import MATRICE, localizers, rows, scores
 from knlib.ground_truth.summary import summary
@@ -118,12 +119,16 @@ def test_who_is_fooled_has_relation_left_and_redundant_right(board):
         assert dots(right, color)[1] == pytest.approx(estimate(board, "ig", "groups_at_k", kind))
 
 
-def test_growth_sets_4_beside_64(board):
-    figure = method_plots.growth_points(board, ["ig", "random"])
-    colors = [style[0] for style in method_plots.STYLES[:2]]
-    for ax, measure in zip(figure.axes, ("average_precision", "at_k", "recall"), strict=True):
-        for color, kind in zip(colors, ("agnostic", "distributed"), strict=True):
-            assert dots(ax, color) == {0: pytest.approx(estimate(board, "ig", measure, kind))}
+def test_sizes_have_a_line_for_each_type(facts):
+    figure = method_plots.size_lines(facts, ["ig", "random"])
+    assert legend(figure) == ["IG", "random"]
+    own = by_size(facts, "recall").query("row == 'ig'")
+    lines = [line for line in figure.axes[2].lines if to_rgba(line.get_color()) == to_rgba(method_plots.STYLES[0][0])]
+    assert [len(line.get_xdata()) for line in lines] == [3, 3, 1]  # 1 to 4, 4 to 16, 64
+    assert np.concatenate([line.get_ydata() for line in lines]) == pytest.approx(own["estimate"].to_numpy())
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["1", "2", "4", "8", "16", "64"]
+    with pytest.raises(InputError, match="one to 8"):
+        method_plots.size_lines(facts, ["nothing"])
 
 
 def test_agreement_leaves_the_oracle_out_and_the_best_on_top():
@@ -204,10 +209,13 @@ def finding(question, about, low, high):
 
 def test_the_summary_counts_all_and_prints_what_was_chosen():
     many = [
-        finding("Which?", f"{row}, average_precision", low, low + 0.2)
+        finding("Which?", f"{row}, average_precision, all", low, low + 0.2)
         for row, low in (("a", 0.1), ("ig", -0.1), ("b", -0.5), ("c", 0.2), ("d", 0.3))
     ]
     lines = summary([*many, finding("Is it?", "x", 0.1, 0.2)])
-    assert lines == ["Which? yes 3, no 1, undecided 1", "    IG, average_precision: undecided, 0 [-0.1, 0.1]",
+    assert lines == ["Which? yes 3, no 1, undecided 1", "    IG, average precision, all: undecided, 0 [-0.1, 0.1]",
                      "Is it? yes 1", "    x: yes, 0.15 [0.1, 0.2]"]  # fmt: skip
+    assert summary([finding("Is it?", "cs_1 threshold at 0.3", 0.1, 0.2)])[1].startswith(
+        "    CS_1, above .3 at 0.3: yes"
+    )
     assert summary([]) == []

@@ -9,6 +9,8 @@ from .metrics import CURVE, MEASURES
 
 RESAMPLES = 1000
 ALL = "all"
+# Types that are planted with different numbers of neurons, each in one group for what is asked.
+GROWING = ("language", "agnostic", "distributed")
 COLUMNS = ["row", "kind", "scope", "measure", "estimate", "low", "high", "facts"]
 
 
@@ -37,6 +39,39 @@ def _interval(values: pd.Series, facts: pd.Series, resamples: int = RESAMPLES) -
     if facts.nunique() < 2:
         return Interval(float(values.mean()), np.nan, np.nan, 0.95, facts.nunique())
     return mean(values, facts, resamples=resamples)
+
+
+def sizes(measured: pd.DataFrame) -> pd.Series:
+    """By fact, how many planted neurons serve one of its languages: so many does the row `truth` take.
+
+    Example
+    -------
+    >>> sizes(tables["facts"]).value_counts()
+    """
+    own = measured[(measured["row"] == "truth") & (measured["scope"] == "language")]
+    return own.set_index("fact")["selected"].round().astype(int)
+
+
+def by_size(measured: pd.DataFrame, measure: str, *, resamples: int = RESAMPLES) -> pd.DataFrame:
+    """Means of a measure by row, kind (of `GROWING`) and number of planted neurons: `row`, `kind`, `neurons`, `estimate`, `low`, `high`, `facts`.
+
+    Each language alone (scope `language`), so that a neuron of one language counts as much as one of all. `measured`: `facts` of
+    `load_results`.
+
+    Example
+    -------
+    >>> by_size(tables["facts"], "average_precision").query("row == 'ig'")
+    """
+    own = measured[(measured["scope"] == "language") & measured["kind"].isin(GROWING)]
+    own = own.assign(neurons=own["fact"].map(sizes(measured))).dropna(subset=[measure, "neurons"])
+    found = []
+    for (row, kind, neurons), part in own.groupby(["row", "kind", "neurons"], sort=False):
+        interval = _interval(part[measure], part["fact"], resamples)
+        found.append((row, kind, int(neurons), interval.estimate, interval.low, interval.high, len(part)))
+    table = pd.DataFrame(found, columns=["row", "kind", "neurons", "estimate", "low", "high", "facts"])
+    order = {kind: place for place, kind in enumerate(GROWING)}
+    return table.sort_values(["kind", "neurons"], key=lambda c: c.map(order) if c.name == "kind" else c, kind="stable",
+                             ignore_index=True)  # fmt: skip
 
 
 def curves(measured: pd.DataFrame) -> pd.DataFrame:

@@ -238,7 +238,8 @@ def neuron_boxes(table: pd.DataFrame) -> Figure:
             ax.set_xscale("log")
             ax.xaxis.set_minor_formatter(NullFormatter())
         else:
-            ax.set_xlim(0 if column == "norm" else -0.03, None if column == "norm" else 1.03)
+            right = ax.get_xlim()[1]
+            ax.set_xlim(-0.03 * right, right)
         ax.set(xlabel=label, yticks=range(len(kinds)), ylim=(len(kinds) - 0.5, -0.5))
     counts = table["kind"].value_counts()
     axes[0].set_yticklabels([f"{NEURON_NAMES[kind]}\n({counts[kind]:,})" for kind in kinds])

@@ -11,12 +11,13 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
 
 from ..errors import InputError, Literal
 from ..plots import COLORS
+from .estimates import by_size
 from .metrics import CURVE, LEVELS, TOP
 from .plots import TRUTH, chance_band, chosen, dots, legend_below, name_of, row_axis, shown_kinds
-from .questions import CHANCE
 from .scorers import ORACLE
 
 # Of lines, told apart without colour, too.
@@ -67,7 +68,9 @@ def recall_curves(curves: pd.DataFrame, rows: Sequence[str], *, scope: str = "al
         ax.remove()
     handles = [Line2D([], [], color=color, marker=marker, linestyle=dash, label=name_of(row))
                for row, (color, marker, dash) in zip(rows, STYLES, strict=False)]  # fmt: skip
-    figure.legend(handles, [name_of(row) for row in rows], loc="outside lower center", ncols=min(4, len(rows)))
+    figure.legend(
+        handles, [name_of(row) for row in rows], loc="outside lower center", ncols=len(rows) if len(rows) < 6 else 4
+    )
     sns.despine(figure)
     return figure
 
@@ -105,29 +108,46 @@ def fooled_points(board: pd.DataFrame, rows: Sequence[str] | None = None, *, sco
     return figure
 
 
-def growth_points(board: pd.DataFrame, rows: Sequence[str] | None = None, *, scope: str = "all") -> Figure:
-    """Facts of 4 neurons beside facts of 64, both with one group for all queries: the ranking, the k best, the method's own set.
+def size_lines(facts: pd.DataFrame, rows: Sequence[str]) -> Figure:
+    """How well facts of 1 to 64 neurons are found, each language alone: the ranking, the k best, the method's own set.
 
-    `board`: of `load_results`; `rows`: default `default_rows` without truth and random.
+    `facts`: of `load_results`; `rows`: up to eight. Lines join facts of one type; where two types have facts of one size, what
+    differs is the type. Intervals are of 95 %, those of the same size slightly apart.
 
     Example
     -------
-    >>> growth_points(tables["board"])
+    >>> size_lines(tables["facts"], ["ig", "gradient_x_activation", "random"])
     """
-    names = [row for row in _in_order(board, "average_precision", rows, scope, "agnostic") if row != CHANCE]
+    rows = [row for row in rows if row in set(facts["row"])]
+    if not rows or len(rows) > len(STYLES):
+        raise InputError("rows", found=list(rows), expected=Literal(f"one to {len(STYLES)} of the table"))
     labels = {"average_precision": "average precision", "at_k": "true ones among the k best\n(k: number of true ones)",
               "recall": "true ones in the set\nthat the method takes"}  # fmt: skip
-    figure, axes = plt.subplots(1, 3, figsize=(12.6, 1.8 + 0.29 * len(names)), sharey=True, layout="constrained")
+    few = facts[facts["row"].isin([*rows, TRUTH])]
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4.6), sharey=True, layout="constrained")
     for ax, (measure, label) in zip(axes, labels.items(), strict=True):
-        few, many = (_lines(board, measure, kind, scope, names) for kind in ("agnostic", "distributed"))
-        ax.hlines(range(len(names)), few["estimate"], many["estimate"], color="0.8", linewidth=2, zorder=1)
-        for shift, table, (_, (color, marker, _)) in zip(
-            (-0.12, 0.12), (few, many), _two("agnostic", "distributed"), strict=True
-        ):
-            dots(ax, table, np.arange(len(names)) + shift, color=color, fmt=marker)
-        row_axis(ax, names)
-        ax.set(xlabel=label, xlim=(-0.03, 1.03))
-    legend_below(figure, _handles({"agnostic": "4 neurons (agnostic)", "distributed": "64 neurons (distributed)"}))
+        table = by_size(few, measure)
+        for place, (row, (color, marker, dash)) in enumerate(zip(rows, STYLES, strict=False)):
+            for _, line in table[table["row"] == row].groupby("kind", sort=False):
+                x = line["neurons"] * 1.045 ** (place - (len(rows) - 1) / 2)
+                ends = line[["low", "high"]].apply(lambda c, own=line: c.fillna(own["estimate"]))
+                ax.vlines(x, ends["low"], ends["high"], color=color, linewidth=1)
+                ax.plot(x, line["estimate"], dash, color=color, marker=marker, markersize=5, linewidth=1.3)
+        sizes = sorted(set(table["neurons"]))
+        ax.set(xlabel="planted neurons", xscale="log", ylim=(-0.03, 1.2), xticks=sizes, yticks=np.linspace(0, 1, 6))
+        ax.set_title(label)
+        ax.set_xlim(min(sizes, default=1) / 1.4, max(sizes, default=1) * 1.9)
+        ax.set_xticklabels(sizes)
+        ax.xaxis.set_minor_locator(NullLocator())
+        for kind, own in table.groupby("kind", sort=False)["neurons"]:
+            y = 1.06 + 0.07 * (list(table["kind"].unique()).index(kind) % 2)
+            ax.plot([own.min() * 0.93, own.max() * 1.07], [y, y], color="0.55", linewidth=3, solid_capstyle="butt")
+            ax.text(np.sqrt(own.min() * own.max()), y + 0.015, kind, ha="center", va="bottom", fontsize=8, color="0.35")
+    handles = [Line2D([], [], color=color, marker=marker, linestyle=dash, label=name_of(row))
+               for row, (color, marker, dash) in zip(rows, STYLES, strict=False)]  # fmt: skip
+    figure.legend(
+        handles, [name_of(row) for row in rows], loc="outside lower center", ncols=len(rows) if len(rows) < 6 else 4
+    )
     sns.despine(figure)
     return figure
 

@@ -11,7 +11,7 @@ from ..controls import generator
 from ..query_localization.thresholds import STATIC
 from ..statistics import Interval, mean
 from .consistency import NAMES
-from .estimates import ALL
+from .estimates import ALL, GROWING, sizes
 from .scorers import MATRICE
 
 UNDECIDED = "undecided"
@@ -248,13 +248,17 @@ def fooled(facts: pd.DataFrame) -> list[Finding]:
 
 
 def growth(facts: pd.DataFrame) -> list[Finding]:
-    """What changes when a fact has 64 neurons, not 4? Average precision and recall of distributed facts less those of agnostic ones.
+    """Are facts of more neurons found better? The facts with most neurons less those with fewest, of all types of `GROWING` and within each.
 
-    Both have one group for all queries. A single planted neuron was not tried: four are the fewest.
+    Each language alone. Within a type nothing but the number differs; of all types, the most are also spread over all layers.
     """
-    asked = []
-    for row in dict.fromkeys(facts["row"]):
-        for measure in ("average_precision", "at_k", "recall"):
-            parts = [_values(facts, row, measure, "all", kind) for kind in ("distributed", "agnostic")]
-            asked.append((f"{row}, {measure}", unpaired(*parts)))
-    return _findings("Is a fact of 64 neurons found better than one of 4?", asked)
+    own = facts[(facts["scope"] == "language") & facts["kind"].isin(GROWING)]
+    own, asked = own.assign(neurons=own["fact"].map(sizes(facts))), []
+    for row, part in own.groupby("row", sort=False):
+        for kind in (ALL, *(kind for kind in GROWING if part.loc[part["kind"] == kind, "neurons"].nunique() > 1)):
+            some = part if kind == ALL else part[part["kind"] == kind]
+            least, most = (some[some["neurons"] == size] for size in (some["neurons"].min(), some["neurons"].max()))
+            if len(some) and some["neurons"].nunique() > 1:
+                asked += [(f"{row}, {measure}, {kind}", unpaired(most[measure], least[measure]))
+                          for measure in ("average_precision", "at_k", "recall")]  # fmt: skip
+    return _findings("Are facts of more neurons found better?", asked)

@@ -8,18 +8,20 @@ import argparse
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import torch
 
-from ..errors import InputError, said_in_one_line
+from ..errors import InputError, Literal, said_in_one_line
+from ..models import Model, load_model
 from .gather import collected
 from .letters import PREFIX
 from .parts import Plan, first_tasks, run_letters, tasks
-from .results import RESULTS, save_results
+from .results import RESULTS, folder_of, load_results, save_results
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ROOT / "runs" / "ground_truth"
@@ -58,6 +60,51 @@ def run_scoreboard(
                 f"{f', left out: {error}' if error else ''}")  # fmt: skip
     tables, provenance = collected(plan, left_out)
     return save_results(tables, provenance, folder)
+
+
+def load_or_run(
+    model: Model, name: str, *, facts_each: int = 2, natural: int = 8, recompute: bool = False, folder: Path = RESULTS, parts: Path = PARTS,
+    log: Callable[[str], None] = lambda line: None,
+) -> tuple[dict[str, pd.DataFrame], dict, str]:  # fmt: skip
+    """Tables and provenance of `load_results`, and `stored`; without a stored result a small scoreboard is run here: `run here`.
+
+    `name`: what `load_model` was given. What runs here is kept beside its pieces, not where stored results lie. Raises `InputError` for
+    results of other weights.
+
+    Example
+    -------
+    >>> tables, provenance, source = load_or_run(load_model("planted-llama"), "planted-llama")
+    """
+    if not recompute and (folder_of(model.name, folder) / "result.json").is_file():
+        return *load_results(model, folder), "stored"
+    own = Path(parts) / "tables"
+    run_scoreboard(name, facts_each=facts_each, natural=natural, folder=own, parts=parts, log=log)
+    return *load_results(model, own), "run here"
+
+
+def load_compared(
+    model: Model, name: str, others: Sequence[str] = (), *, folder: Path = RESULTS, **given
+) -> tuple[dict[str, tuple], list[str]]:  # fmt: skip
+    """`load_or_run` for a model, and beside it what is stored of others: model name -> result, and a line for each without one.
+
+    `given`: options of `load_or_run`. An other model that is not there, or has no results of its weights, is no error.
+
+    Example
+    -------
+    >>> results, absent = load_compared(load_model("planted-llama"), "planted-llama", ["planted-bert"])
+    """
+    results, absent = {model.name: load_or_run(model, name, folder=folder, **given)}, []
+    for other in dict.fromkeys(others):
+        if other and other != name:
+            try:
+                # First of all the results: a name without any need not be that of a model.
+                if not (folder_of(other, folder) / "result.json").is_file():
+                    raise InputError(other, found=Literal("no stored scoreboard"), expected="one to compare")
+                loaded = load_model(other)
+                results[loaded.name] = (*load_results(loaded, folder), "stored")
+            except InputError as error:
+                absent.append(str(error))
+    return results, absent
 
 
 def _each(plan: Plan, todo: list[tuple], jobs: int):

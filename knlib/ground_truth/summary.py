@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from .consistency import NAMES
+from .fact_plots import score_name
 from .plots import name_of
 from .questions import UNDECIDED, Finding
 from .scorers import MATRICE, ORACLE
@@ -13,7 +15,7 @@ CHOSEN = (
     "all, average_precision", "all, at_k", *(f"{what} uncertainty, all, precision" for what in ("query", "language", "either")),
     *(f"{name}, agnostic" for name in ("kn_share", "amig", "min_lang")), "cs_1 threshold", "cs_2 threshold", "jaccard top10", "spearman",
     *(f"{row}, all, {measure}" for row in ("lafn", "lafn at the answer") for measure in ("auroc", "at_k against random")),
-    *ROWS, *(f"{row}, average_precision" for row in ROWS),
+    *ROWS, *(f"{row}, average_precision, all" for row in ROWS),
 )  # fmt: skip
 FEW = 4  # a question with so few comparisons is printed whole
 VERDICTS = ("yes", "no", UNDECIDED)
@@ -28,7 +30,7 @@ def summary(findings: Sequence[Finding]) -> list[str]:
     -------
     >>> print("\\n".join(summary(questions(tables))))
     Is integrated gradients better than one backward pass? yes 3, no 1, undecided 14
-        all, average_precision: yes, 0.04 [0.01, 0.07]
+        all, average precision: yes, 0.04 [0.01, 0.07]
     """
     lines, by_question = [], {}
     for finding in findings:
@@ -40,6 +42,14 @@ def summary(findings: Sequence[Finding]) -> list[str]:
         )
         shown = own if len(own) <= FEW else [finding for finding in own if finding.about in CHOSEN] or own[:FEW]
         for finding in shown:
-            about = ", ".join(name_of(part) for part in finding.about.split(", "))
+            about = ", ".join(_said(part) for part in finding.about.split(", "))
             lines.append(f"    {about}: {finding.verdict}, {finding.interval}")
     return lines
+
+
+def _said(part: str) -> str:
+    """A part of `about` in words: scores of consistency and methods have names."""
+    head, at, rest = part.partition(" at ")
+    if head in NAMES:
+        return score_name(head) + at + rest
+    return name_of(part).replace("_", " ")
