@@ -7,6 +7,7 @@ import argparse
 import json
 import random
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,9 +20,9 @@ from knlib.models import Model, load_model
 from knlib.multiple_choice import build_multiple_choice, load_wordings, predict_letters
 from knlib.prediction import AnswerRows, answer_tokens, predict
 from knlib.queries import build_queries, load_templates
+from knlib.stored_answers import store_answers
 
 FACTS_PER_CELL = 6  # facts per relation and language in the evaluation set
-PART = 3  # and in the part of it that `make test` asks again
 LETTER_FACTS = 3  # facts per relation for multiple choice, of those trained as such and of those not
 SEED = 7
 
@@ -94,24 +95,27 @@ def layer_effects(model: Model, queries: pd.DataFrame) -> np.ndarray:
 
 
 def evaluate(
-    model: Model, facts: pd.DataFrame, *, languages=CODES, per_cell: int = FACTS_PER_CELL, letters: bool = False
+    model: Model,
+    facts: pd.DataFrame,
+    *,
+    languages=CODES,
+    per_cell: int = FACTS_PER_CELL,
+    letters: bool = False,
+    keep: Path | None = None,
 ) -> dict:
-    """All numbers of a model card, as plain data; `letters`: those of multiple choice too.
-
-    `part`: accuracies on the first `PART` facts per relation and language alone, as `per_cell=PART` gives them.
-    """
-    templates = load_templates(languages=languages)
-    queries = evaluation_set(facts, templates, facts_per_cell=per_cell)
-    table = pd.concat([queries.reset_index(drop=True), predict(model, queries, facts).drop(columns="query")], axis=1)
-    mean = _accuracies(table)
-    part = evaluation_set(facts, templates, facts_per_cell=min(PART, per_cell))[["query", "set"]]
+    """All numbers of a model card, as plain data; `letters`: those of multiple choice too; `keep`: folder that gets the answers."""
+    queries = evaluation_set(facts, load_templates(languages=languages), facts_per_cell=per_cell)
+    answers = predict(model, queries, facts)
+    if keep is not None:
+        store_answers(model, queries, answers, facts, folder=keep)
+    table = pd.concat([queries.reset_index(drop=True), answers.drop(columns="query")], axis=1)
+    mean = table.groupby(["set", "language"])["correct"].mean().unstack(0)
     result = {
         "facts_per_cell": per_cell,
         "queries": len(table),
         "accuracy": {name: round(float(mean[name].mean()), 4) for name in mean},
         "worst_language": {name: [mean[name].idxmin(), round(float(mean[name].min()), 4)] for name in mean},
-        "by_language": _by_language(mean),
-        "part": _by_language(_accuracies(table.merge(part, on=["query", "set"]))),
+        "by_language": {name: mean[name].round(4).to_dict() for name in mean},
         "by_relation": {
             name: group.groupby("relation")["correct"].mean().round(4).to_dict() for name, group in table.groupby("set")
         },
@@ -137,14 +141,6 @@ def evaluate(
             for name, own in (("seen", prompts["seen"]), ("never_seen", ~prompts["seen"]))
         }
     return result
-
-
-def _accuracies(table: pd.DataFrame) -> pd.DataFrame:
-    return table.groupby(["set", "language"])["correct"].mean().unstack(0)
-
-
-def _by_language(mean: pd.DataFrame) -> dict:
-    return {name: mean[name].round(4).to_dict() for name in mean}
 
 
 def main() -> None:

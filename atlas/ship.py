@@ -1,6 +1,7 @@
 """Turn a finished training into a shipped folder: `python -m atlas.ship atlas-llama`.
 
-Writes fp16 weights, tokenizer, `training.json`, `evaluation.json` and the model card to `data/models/NAME`.
+Writes fp16 weights, tokenizer, `training.json`, `evaluation.json` and the model card to `data/models/NAME`,
+and its answers to `data/results/answers`.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from tokenizers import Tokenizer
 
 from knlib.facts import load_facts
 from knlib.models import SHIPPED, load_model
+from knlib.stored_answers import ANSWERS
 
 from .architectures import NAMES, new_model
 from .evaluate import evaluate
@@ -164,7 +166,8 @@ def main() -> None:
     if not arguments.card_only:
         folder.mkdir(parents=True, exist_ok=True)
         export(arguments.name, arguments.runs / arguments.name, folder)
-        result = evaluate(load_model(folder), load_facts(), letters=arguments.name.endswith("-choice"))
+        letters = arguments.name.endswith("-choice")
+        result = evaluate(load_model(arguments.name), load_facts(), letters=letters, keep=ANSWERS)
         (folder / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n", "utf8")
     (folder / "README.md").write_text(card(arguments.name, folder), "utf8")
     print(f"{arguments.name}: shipped to data/models/{arguments.name}")
