@@ -6,7 +6,9 @@ from .errors import InputError, Literal
 from .models import Model
 from .sites import Site, set_values, uncached
 
-BLOCK = 8192
+# Tokens of the vocabulary in a block. On a CPU a block's scores and weights stay in a core's cache: fewer for many rows.
+BLOCK, LEAST = 8192, 512
+CACHED = 2**16
 FEW = 24
 
 
@@ -56,6 +58,11 @@ def _products(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | N
     return scores if bias is None else scores + bias
 
 
+def _block(rows: int, device: torch.device) -> int:
+    """Tokens of the vocabulary that are multiplied with so many rows at a time."""
+    return min(BLOCK, max(LEAST, CACHED // rows)) if rows and device.type == "cpu" else BLOCK
+
+
 class _AnswerLogProbability(torch.autograd.Function):
     """log softmax(h W^T + b)[target] and its gradient W_y - sum_v p_v W_v, with a running maximum over blocks of v."""
 
@@ -65,21 +72,22 @@ class _AnswerLogProbability(torch.autograd.Function):
         top = hidden.new_full((len(hidden), 1), -torch.inf)
         total = hidden.new_zeros(len(hidden), 1)
         mean = torch.zeros_like(hidden) if wanted else None
-        for start in range(0, len(weight), BLOCK):
-            part = weight[start : start + BLOCK]
-            scores = _products(hidden, part, None if bias is None else bias[start : start + BLOCK])
+        block = _block(len(hidden), hidden.device)
+        for start in range(0, len(weight), block):
+            part = weight[start : start + block]
+            scores = _products(hidden, part, None if bias is None else bias[start : start + block])
             highest = torch.maximum(top, scores.amax(-1, keepdim=True))
-            shrink = (top - highest).exp()
-            scores = scores.sub_(highest).exp_()
-            total = total * shrink + scores.sum(-1, keepdim=True)
+            shrink = (top - highest).exp_()
+            scores.sub_(highest).exp_()
+            total.mul_(shrink).add_(scores.sum(-1, keepdim=True))
             if wanted:
-                mean = torch.addmm(mean * shrink, scores, part)
+                mean.mul_(shrink).addmm_(scores, part)
             top = highest
         own = (hidden * weight[targets]).sum(-1)
         if bias is not None:
             own = own + bias[targets]
         if wanted:
-            context.save_for_backward(weight[targets] - mean / total)
+            context.save_for_backward(weight[targets] - mean.div_(total))
         return own - top[:, 0] - total[:, 0].log()
 
     @staticmethod

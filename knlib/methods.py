@@ -60,19 +60,25 @@ class Scorer:
         """Scores [sites, layers, neurons], log-probabilities [sites], changes and absolute errors [sites, layers]."""
         objective = self.options["objective"]
         batch = self.make(sites, objective, self.rows)
+        method = self.options["method"]
+        scores, changes, errors = self._scores(batch, sites, method)
+        # After the scores: where their paths end at the model as it is, its values are known.
         log_p = batch.log_values
         if objective == "margin":
             log_p = self.make(sites, "logprob", self.rows).log_values
-        method = self.options["method"]
+        return scores, log_p, changes, errors
+
+    def _scores(self, batch: PathBatch, sites: list[Site], method: str):
+        """As `score`, without log-probabilities."""
         unknown = np.full((len(sites), len(self.layers)), np.nan)
         if method == "activation":
-            return batch.neurons.cpu().numpy(), log_p, unknown, unknown
+            return batch.neurons.cpu().numpy(), unknown, unknown
         if method == "random":
             shape = batch.neurons.shape[1:]
             # By what is asked, not by where in the table: parts of a store draw what the whole would.
             seeds = [[self.options["seed"], crc32(repr((site.ids, site.target)).encode())] for site in sites]
             draws = [np.random.default_rng(seed).normal(size=shape) for seed in seeds]
-            return np.stack(draws), log_p, unknown, unknown
+            return np.stack(draws), unknown, unknown
         owner, begin = path_starts(self.model, sites, batch.neurons, self.options["baseline"], self.start, self.layers)
         if self.options["formula"] == "shifted" and begin is not None:
             batch.set_paths(owner, None, batch.neurons[torch.tensor(owner)] - begin)
@@ -89,8 +95,8 @@ class Scorer:
         share /= share.sum(1, keepdims=True)
         mean = np.tensordot(share.astype(scores.dtype), scores, axes=1)
         if changes is None:
-            return mean, log_p, unknown, unknown
-        return mean, log_p, share @ changes, share @ errors
+            return mean, unknown, unknown
+        return mean, share @ changes, share @ errors
 
     def _integrated(self, batch: PathBatch):
         if self.options["quadrature"] == "adaptive":

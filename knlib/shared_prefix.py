@@ -138,14 +138,14 @@ def shared_prefix_attention(
     prompts, kv_heads, length, _ = layer.keys.shape
     scaling = width**-0.5 if scaling is None else scaling
     # [R, kv heads, groups, tokens, width]: query heads that share a key head stand together.
-    query = query.reshape(n, kv_heads, heads // kv_heads, tokens, width)
+    query = (query * scaling).reshape(n, kv_heads, heads // kv_heads, tokens, width)
     if rows is None:
         rows = torch.arange(prompts, device=query.device)
     gather = _Gather(rows, prompts)
     before = gather.matmul(query.flatten(2, 3), layer.keys.transpose(-1, -2)).unflatten(2, (-1, tokens))
     # A suffix is a few tokens: one elementwise product is faster than a matrix product per row and head.
     own = (query.unsqueeze(-2) * key[:, :, None, None]).sum(-1)
-    scores = torch.cat([before, own], dim=-1) * scaling
+    scores = torch.cat([before, own], dim=-1)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     if attention_mask is not None:

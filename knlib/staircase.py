@@ -6,11 +6,14 @@ layers below j, a staircase. The model drives: it is called once on the clean to
 layer again, with the same arguments, for the rows. In causal models a row is one token behind a shared prefix.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 from transformers.cache_utils import DynamicCache
+from transformers.pytorch_utils import Conv1D
 
 from .clean_products import CleanProducts
 from .models import Model
@@ -56,30 +59,40 @@ class StaircaseBatch(PathBatch):
             self.ids, self.mask = (nn_pad(x, value) for x, value in ((self.ids, pad), (self.mask, 0)))
         shift = [self.ids.shape[1] - len(site.ids) if side == "left" else 0 for site in sites]
         self.columns = torch.tensor([s.position + d for s, d in zip(sites, shift, strict=True)], device=model.device)
-        self.prefix, self.tokens, self.clean_is_known = None, self.ids.shape[1], False
+        self.prefix, self.tokens, self._log_values = None, self.ids.shape[1], None
         if plan.prefix != "none" and any(site.position != len(site.ids) - 1 for site in sites):
             raise ValueError("a shared prefix needs the answer's position to be the last")
         clean = Pass(self, {}, None)
         with torch.no_grad():
-            values = clean.run() if plan.prefix == "none" else self._run_and_keep(clean)
-        self.log_values = values.cpu().double().numpy()[:real]
-        self.clean_is_known = True
+            self._clean_values = clean.forward() if plan.prefix == "none" else self._run_and_keep(clean)
         self.neurons = torch.stack([clean.neurons[i] for i in layers], dim=1)[:real]
         self.outputs = torch.stack([clean.outputs[i] for i in layers], dim=1)[:real]
         self.set_paths(list(range(real)), None)
 
-    def _run_and_keep(self, clean: Pass) -> torch.Tensor:
+    @property
+    def log_values(self) -> np.ndarray:
+        """Of the model as it is, [sites]: the head runs for it only where no pass of `measure` had the paths' common end."""
+        if self._log_values is None:
+            with torch.no_grad():
+                self._log_values = self._clean_values().cpu().double().numpy()[: len(self.neurons)]
+        return self._log_values
+
+    def _run_and_keep(self, clean: Pass) -> Callable[[], torch.Tensor]:
         """Run all tokens once; later passes have the prefix and the last token's products from it, and only that token."""
         cache, self.clean_products = DynamicCache(), CleanProducts(self.model)
         with self.clean_products.recorded():
-            values = clean.run(cache)
+            values = clean.forward(cache)
         self.prefix = Prefix(self.model, cache, self.mask[:, :-1], self.plan.prefix == "shared")
         self.tokens, self.columns = 1, torch.zeros_like(self.columns)
         return values
 
     def set_paths(self, owner: list[int], begin: torch.Tensor | None, end: torch.Tensor | None = None) -> None:
         super().set_paths(owner, begin, end)
-        self.start_outputs = self._projected(self.begin)
+        if begin is None:
+            starts = torch.stack([self._at_zero(i) for i in self.layers])
+            self.start_outputs = starts.expand(len(owner), *starts.shape)
+        else:
+            self.start_outputs = self._projected(begin)
         self.end_outputs = None if end is None else self._projected(end)
 
     @torch.no_grad()
@@ -88,6 +101,14 @@ class StaircaseBatch(PathBatch):
         return torch.stack(
             [self.model.down_projections[i].forward(neurons[:, k]) for k, i in enumerate(self.layers)], dim=1
         )
+
+    @torch.no_grad()
+    def _at_zero(self, layer: int) -> torch.Tensor:
+        """What a layer's down-projection makes of neurons that are all zero, [width]."""
+        projection = self.model.down_projections[layer]
+        if type(projection) in (nn.Linear, Conv1D):  # the bias, without reading the whole matrix
+            return self.outputs.new_zeros(self.outputs.shape[-1]) if projection.bias is None else projection.bias
+        return projection.forward(torch.zeros_like(self.neurons[:1, 0]))[0]
 
     def difference(self, layer: int) -> torch.Tensor:
         """End minus start of every path, behind the down-projection, [paths, width]."""
@@ -135,6 +156,8 @@ class StaircaseBatch(PathBatch):
             gradients[torch.as_tensor(own)] = inner_gradients[self.layers[k]]
         if len(ends):
             values[ends] = found[work.shared_rows][order]
+            if len(sites) == len(self.neurons):
+                self._log_values = found[work.shared_rows]
             for k in np.unique(layer[ends]):
                 own = layer[ends] == k
                 gradients[torch.as_tensor(ends[own])] = end_gradients[self.layers[k]][torch.as_tensor(order[own])]
@@ -144,7 +167,7 @@ class StaircaseBatch(PathBatch):
         """Log-values [neurons] where one neuron at a time is set to its value in `begin` [neurons]."""
         projection = self.model.down_projections[self.layers[layer]]
         change, values = begin - self.neurons[site, layer], []
-        zero = projection.forward(torch.zeros_like(begin)[None])
+        zero = self._at_zero(self.layers[layer])
         for part in torch.arange(len(change), device=change.device).split(max(1, self.rows // self.tokens)):
             steps = torch.zeros(len(part), len(change), dtype=change.dtype, device=change.device)
             steps[torch.arange(len(part), device=part.device), part] = change[part]

@@ -5,6 +5,7 @@ rows that entered below it: rotary tables, masks, cache and positions are whatev
 layer's signature is known here.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -42,8 +43,13 @@ class Pass:
         self.shared_rows = slice(0, 0)
         self.rows, self.prompts, self.in_rows, self.fresh = None, None, False, None
 
-    def run(self, cache: DynamicCache | None = None) -> torch.Tensor:
-        """Log-values of all rows, [sites + rows]; 0 for the clean ones where the batch knows them.
+    def run(self) -> torch.Tensor:
+        """Log-values of all rows, [sites + rows]; 0 for the clean ones beside others."""
+        values = self.forward()()
+        return torch.cat([values.new_zeros(self.sites), values]) if self._skips_clean else values
+
+    def forward(self, cache: DynamicCache | None = None) -> Callable[[], torch.Tensor]:
+        """Run all but the head; the function that is returned runs it, for the rows' log-values.
 
         `cache`: filled with the clean tokens' keys and values.
         """
@@ -71,15 +77,13 @@ class Pass:
                 handle.remove()
         rows = self._head_prompts()
         if head:
-            values = head.values(batch.sites, rows, batch.objective)
-        else:
-            values = answer_values(logits[:, 0], batch.sites, rows, batch.objective)
-        return torch.cat([values.new_zeros(self.sites), values]) if self._skips_clean else values
+            return lambda: head.values(batch.sites, rows, batch.objective)
+        return lambda: answer_values(logits[:, 0], batch.sites, rows, batch.objective)
 
     @property
     def _skips_clean(self) -> bool:
-        """The head is large, and what it makes of the clean rows is known after the first pass."""
-        return self.prompts is not None and self.batch.clean_is_known
+        """The head is large, and what it makes of the clean rows is asked of the first pass, which has no others."""
+        return self.prompts is not None
 
     def _head_prompts(self) -> torch.Tensor:
         if self._skips_clean:

@@ -137,6 +137,12 @@ def test_a_head_of_many_blocks(monkeypatch):
     whole = attribute(model_of("gpt2"), QUERIES)
     monkeypatch.setattr(heads, "BLOCK", 17)
     assert worst(attribute(model_of("gpt2"), QUERIES), whole) < 1e-12
+    monkeypatch.undo()
+    # Many rows on a CPU: as small as their scores' share of the cache.
+    for name, value in (("CACHED", 1), ("LEAST", 13)):
+        monkeypatch.setattr(heads, name, value)
+    assert heads._block(9, torch.device("cpu")) == 13
+    assert worst(attribute(model_of("gpt2"), QUERIES), whole) < 1e-12
 
 
 @pytest.mark.parametrize("kind", ["llama", "bert"])
@@ -175,12 +181,12 @@ def test_out_of_memory_halves_the_budget_and_changes_nothing(kind, monkeypatch):
     expected = attribute(model, QUERIES)
     refused, run = [], staircase_pass.Pass.run
 
-    def small(self, cache=None):
+    def small(self):
         size = sum(len(i.outputs) for i in self.injections.values())
         if size > 30:
             refused.append(size)
             raise torch.OutOfMemoryError("out of memory")
-        return run(self, cache)
+        return run(self)
 
     monkeypatch.setattr(staircase_pass.Pass, "run", small)
     assert worst(attribute(model, QUERIES), expected) < 1e-10
@@ -188,7 +194,7 @@ def test_out_of_memory_halves_the_budget_and_changes_nothing(kind, monkeypatch):
     monkeypatch.setattr(
         staircase_pass.Pass,
         "run",
-        lambda self, cache=None: (_ for _ in ()).throw(torch.OutOfMemoryError("out of memory")),
+        lambda self: (_ for _ in ()).throw(torch.OutOfMemoryError("out of memory")),
     )
     with pytest.raises(torch.OutOfMemoryError):
         attribute(model, QUERIES)
