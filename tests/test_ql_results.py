@@ -75,11 +75,13 @@ def again(name, study, results, keys):
 
 def test_consistency_scores_of_a_sample_come_again(study, results):
     """What does not depend on other facts: chance and ceiling need the whole study."""
-    keys, columns = ["fact", "mode", "set", "part"], ["cs_1", "cs_2", "jaccard", "do", "size", "cosine"]
+    keys, columns = ["fact", "mode", "set", "part"], ["cs_1", "cs_2", "jaccard", "do", "cosine"]
     stored, found = stored_rows(results["A1"], study, keys), again("A1", study, results, keys)
     common = stored.index.intersection(found.index)
     assert len(common) >= 3 * SAMPLE
     assert np.allclose(stored.loc[common, columns], found.loc[common, columns], atol=0.02)
+    # Mean over a fact's queries: a neuron on the threshold of one of them falls to either side by rounding.
+    assert np.allclose(stored.loc[common, "size"], found.loc[common, "size"], atol=0.2)
 
 
 def test_mapping_of_a_sample_comes_again(study, results):
