@@ -209,11 +209,11 @@ def finding(question, about, low, high):
 
 def test_the_summary_counts_all_and_prints_what_was_chosen():
     many = [
-        finding("Which?", f"{row}, average_precision, all", low, low + 0.2)
+        finding("Which?", f"{row}, average_precision, agnostic", low, low + 0.2)
         for row, low in (("a", 0.1), ("ig", -0.1), ("b", -0.5), ("c", 0.2), ("d", 0.3))
     ]
     lines = summary([*many, finding("Is it?", "x", 0.1, 0.2)])
-    assert lines == ["Which? yes 3, no 1, undecided 1", "    IG, average precision, all: undecided, 0 [-0.1, 0.1]",
+    assert lines == ["Which? yes 3, no 1, undecided 1", "    IG, average precision, agnostic: undecided, 0 [-0.1, 0.1]",
                      "Is it? yes 1", "    x: yes, 0.15 [0.1, 0.2]"]  # fmt: skip
     assert summary([finding("Is it?", "cs_1 threshold at 0.3", 0.1, 0.2)])[1].startswith(
         "    CS_1, above .3 at 0.3: yes"

@@ -248,17 +248,15 @@ def fooled(facts: pd.DataFrame) -> list[Finding]:
 
 
 def growth(facts: pd.DataFrame) -> list[Finding]:
-    """Are facts of more neurons found better? The facts with most neurons less those with fewest, of all types of `GROWING` and within each.
+    """Are facts of more neurons found better? Of each type of `GROWING`, the facts with most neurons less those with fewest.
 
-    Each language alone. Within a type nothing but the number differs; of all types, the most are also spread over all layers.
+    Each language alone. Within a type nothing but the number differs; types are not compared.
     """
     own = facts[(facts["scope"] == "language") & facts["kind"].isin(GROWING)]
     own, asked = own.assign(neurons=own["fact"].map(sizes(facts))), []
-    for row, part in own.groupby("row", sort=False):
-        for kind in (ALL, *(kind for kind in GROWING if part.loc[part["kind"] == kind, "neurons"].nunique() > 1)):
-            some = part if kind == ALL else part[part["kind"] == kind]
-            least, most = (some[some["neurons"] == size] for size in (some["neurons"].min(), some["neurons"].max()))
-            if len(some) and some["neurons"].nunique() > 1:
-                asked += [(f"{row}, {measure}, {kind}", unpaired(most[measure], least[measure]))
-                          for measure in ("average_precision", "at_k", "recall")]  # fmt: skip
+    for (row, kind), part in own.groupby(["row", "kind"], sort=False):
+        least, most = (part[part["neurons"] == size] for size in (part["neurons"].min(), part["neurons"].max()))
+        if part["neurons"].nunique() > 1:
+            asked += [(f"{row}, {measure}, {kind}", unpaired(most[measure], least[measure]))
+                      for measure in ("average_precision", "at_k", "recall")]  # fmt: skip
     return _findings("Are facts of more neurons found better?", asked)

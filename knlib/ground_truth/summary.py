@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from .consistency import NAMES
+from .estimates import GROWING
 from .fact_plots import score_name
 from .plots import name_of
 from .questions import UNDECIDED, Finding
@@ -15,7 +16,7 @@ CHOSEN = (
     "all, average_precision", "all, at_k", *(f"{what} uncertainty, all, precision" for what in ("query", "language", "either")),
     *(f"{name}, agnostic" for name in ("kn_share", "amig", "min_lang")), "cs_1 threshold", "cs_2 threshold", "jaccard top10", "spearman",
     *(f"{row}, all, {measure}" for row in ("lafn", "lafn at the answer") for measure in ("auroc", "at_k against random")),
-    *ROWS, *(f"{row}, average_precision, all" for row in ROWS),
+    *ROWS, *(f"{row}, average_precision, {kind}" for row in ROWS for kind in GROWING),
 )  # fmt: skip
 FEW = 4  # a question with so few comparisons is printed whole
 VERDICTS = ("yes", "no", UNDECIDED)
