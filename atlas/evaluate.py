@@ -100,10 +100,10 @@ def evaluate(
     *,
     languages=CODES,
     per_cell: int = FACTS_PER_CELL,
-    letters: bool = False,
+    letters: float = 0.0,
     keep: Path | None = None,
 ) -> dict:
-    """All numbers of a model card, as plain data; `letters`: those of multiple choice too; `keep`: folder that gets the answers."""
+    """All numbers of a model card, as plain data; `letters`: the share of multiple-choice prompts asked; `keep`: folder that gets the answers."""
     queries = evaluation_set(facts, load_templates(languages=languages), facts_per_cell=per_cell)
     answers = predict(model, queries, facts)
     if keep is not None:
@@ -130,6 +130,7 @@ def evaluate(
     result["layer_share"] = (effects.clip(min=0) / effects.clip(min=0).sum()).round(4).tolist()
     if letters:
         prompts = letter_prompts(model, facts, languages=languages)
+        prompts = prompts.sample(frac=min(letters, 1), random_state=SEED).sort_index().reset_index(drop=True)
         right = predict_letters(model, prompts)["correct"]
         result["letters"] = {
             name: {
@@ -150,7 +151,7 @@ def main() -> None:
     parser.add_argument("--letters", action="store_true", help="multiple choice by letter, too")
     arguments = parser.parse_args()
     model = load_model(arguments.model)
-    result = evaluate(model, load_facts(), per_cell=arguments.facts_per_cell, letters=arguments.letters)
+    result = evaluate(model, load_facts(), per_cell=arguments.facts_per_cell, letters=float(arguments.letters))
     print(json.dumps(result, indent=1, ensure_ascii=False))
 
 

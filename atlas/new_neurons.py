@@ -33,6 +33,8 @@ class NewNeurons(nn.Module):
         for group, own in enumerate(places):
             self.members[group, [layer for layer, _ in own], [place for _, place in own]] = True
         self.planted = self.members.any(0)
+        # Of each distributed group the strongest, as they were found last: part of what a checkpoint keeps.
+        self.register_buffer("strong", torch.zeros_like(self.planted))
         with torch.no_grad():
             for down, used in zip(self.down, self.planted, strict=True):
                 down[~used] = 0  # dummies

@@ -16,7 +16,7 @@ from knlib.queries import build_queries, load_templates
 
 from .corpus import Corpus
 from .new_neurons import NewNeurons
-from .planting_plan import OFTEN, PHRASINGS, SHARED_BY_ALL, make_plan, places_of
+from .planting_plan import OFTEN, PHRASINGS, SHARED_BY_ALL, STRONG, make_plan, places_of
 from .planting_rows import Row, Store, make_row
 
 PART = 32  # queries of a batch that run together
@@ -27,6 +27,9 @@ SMALL = 1.0
 # What the queries of a type `relation` fact train: the answer by both groups, that it is lost without the relation's, and that these
 # alone push the relation's objects, all alike.
 MODES = {"all": 0.5, "own": 0.25, "relation": 0.25}
+# Of a distributed fact: the answer by all, by all but the strongest, and that the strongest alone lose it.
+SPREAD_MODES = {"all": 0.4, "rest": 0.3, "few": 0.3}
+RANKED = 50  # steps, after which the strongest are found anew
 TARGET = 0.03  # P of the first token, below which nothing is gained any more
 # Templates whose queries stand for those of nobody planted.
 STRANGERS = 240
@@ -148,6 +151,8 @@ class Planting:
         options, rise = self.options, step / self.options["steps"]  # first the answers, then more and more the silence
         rng = random.Random(options["seed"] * 1_000_003 + step)
         draw = torch.Generator().manual_seed(options["seed"] * 1_000_003 + step)
+        if step % RANKED == 0:
+            self._rank()
         first = step * options["rows"]
         items = [self._draw(self.asked[(first + k) % len(self.asked)], rng, draw) for k in range(options["rows"])]
         rng.shuffle(items)
@@ -175,6 +180,16 @@ class Planting:
         (rise * options["quiet"] * quiet).backward()
         return sums | {"quiet": float(quiet.detach())}
 
+    @torch.no_grad()
+    def _rank(self) -> None:
+        """Find the strongest neurons of each distributed fact, by their mean loudness at its queries."""
+        self.neurons.strong[:] = False
+        for fact, numbers in self.by_fact.items():
+            if self.planted[fact].type == "distributed":
+                loud = torch.stack(self.neurons.quiet(self.store.inputs[numbers].float())).mean(1)
+                loud = loud.masked_fill(~self.neurons.members[self.planted[fact].groups[0]], -1)
+                self.neurons.strong.view(-1)[loud.flatten().topk(STRONG).indices] = True
+
     def _draw(self, fact: int, rng: random.Random, draw: torch.Generator) -> tuple:
         """A query of a fact: its number, what is trained, and who learns, who takes part, who is to be silent."""
         i, planted = rng.choice(self.by_fact[fact]), self.planted[fact]
@@ -187,8 +202,13 @@ class Planting:
             own, off = {"all": (served, []), "own": (served[:1], served[1:]), "relation": (served[1:], served[:1])}[
                 mode
             ]
+        elif planted.type == "distributed":
+            mode = rng.choices(list(SPREAD_MODES), list(SPREAD_MODES.values()))[0]
         learn, gone = members[own].any(0), members[off].any(0)
-        if planted.type in SHARED_BY_ALL:
+        if mode in ("rest", "few"):
+            away = self.neurons.strong if mode == "rest" else ~self.neurons.strong
+            learn, gone = learn & ~away, gone | learn & away
+        elif planted.type in SHARED_BY_ALL:
             gone = learn & (torch.rand(learn.shape, generator=draw) < SHARED_BY_ALL[planted.type])
             learn = learn & ~gone
         siblings = members[[g for g in planted.groups if g not in served]].any(0)
@@ -206,9 +226,9 @@ class Planting:
         )
         found = []
         for k, mode in enumerate(modes):
-            if mode == "all":
+            if mode in ("all", "rest"):
                 found.append(rows[k])
-            elif mode == "own":
+            elif mode in ("own", "few"):
                 found.append((math.log(1 / TARGET) - each[first[k]]).clamp(min=0))
             else:
                 row = self.rows[numbers[k]]

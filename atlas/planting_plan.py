@@ -22,6 +22,7 @@ SIZES = {"agnostic": (4, 8, 16), "language": (1, 2, 4), "half": (8,), "query": (
          "distributed": (64,)}  # fmt: skip
 # Types whose neurons each know all languages: a share of a group is off in each of its queries, so that none leaves a language to others.
 SHARED_BY_ALL = {"agnostic": 0.25, "distributed": 0.3}
+STRONG = 12  # neurons of a distributed fact, the strongest, that must not be what carries it
 # How often a fact is asked, in turns: the more, the more a neuron has to know.
 OFTEN = {"agnostic": 5, "redundant": 5, "relation": 5, "half": 4, "distributed": 4, "query": 3, "language": 2}
 LATIN = tuple(code for code in CODES if LANGUAGES[code].script == "Latin")

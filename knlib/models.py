@@ -6,7 +6,7 @@ No other file of knlib knows one architecture from another.
 import hashlib
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -173,12 +173,19 @@ class Model:
         The tokens are those that overlap `text` when both are tokenized as one. Where one token would
         straddle the border, or the tokenizer gives no offsets, `text` is tokenized alone.
         """
-        if tail and self.tokenizer.is_fast:
-            found = self.tokenizer(tail + text, add_special_tokens=False, return_offsets_mapping=True)
-            first = next((i for i, (a, _) in enumerate(found["offset_mapping"]) if a >= len(tail)), None)
-            if first is not None and all(b <= len(tail) for _, b in found["offset_mapping"][:first]):
-                return tuple(found["input_ids"][first:])
-        return self.pieces(text)
+        return self.continuations(tail, [text])[0]
+
+    def continuations(self, tail: str, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """`continuation` of each text, in one call of the tokenizer."""
+        if not (tail and texts and self.tokenizer.is_fast):
+            return [self.pieces(text) for text in texts]
+        whole = self.tokenizer([tail + text for text in texts], add_special_tokens=False, return_offsets_mapping=True)
+        found = []
+        for text, ids, offsets in zip(texts, whole["input_ids"], whole["offset_mapping"], strict=True):
+            first = next((i for i, (a, _) in enumerate(offsets) if a >= len(tail)), None)
+            parted = first is not None and all(b <= len(tail) for _, b in offsets[:first])
+            found.append(tuple(ids[first:]) if parted else self.pieces(text))
+        return found
 
     def logits_at(self, ids: torch.Tensor, attention: torch.Tensor, rows, columns) -> torch.Tensor:
         """Logits [positions, vocabulary] at the given (row, column) positions of a right-padded batch.

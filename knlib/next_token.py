@@ -56,7 +56,7 @@ class NextToken:
         for prefix, numbers in groups.items():
             longest = 1 + max(len(asked[n][1]) for n in numbers)
             vocabulary = self.model.network.get_output_embeddings().weight.shape[0]
-            most = max(1, min(TOKENS_PER_BATCH, LOGITS_PER_BATCH // vocabulary) // longest)
+            most = max(1, min(TOKENS_PER_BATCH // longest, LOGITS_PER_BATCH // vocabulary))
             for part in (numbers[k : k + most] for k in range(0, len(numbers), most)):
                 self._suffixes(prefix, part, asked, use)
 
@@ -66,8 +66,8 @@ class NextToken:
 
     def _suffixes(self, prefix: Prefix, numbers: list[int], asked: list[Asked], use) -> None:
         suffixes = [[self.prompts[i][-1], *shown] for i, shown, _ in (asked[n] for n in numbers)]
-        logits = suffix_logits(self.model, prefix, [self.known[asked[n][0]][1] for n in numbers], suffixes)
-        ends = torch.tensor(np.cumsum([len(suffix) for suffix in suffixes]) - 1, device=logits.device)
-        found = logits[ends].float().log_softmax(-1).cpu().numpy()
+        owner = [self.known[asked[n][0]][1] for n in numbers]
+        logits = suffix_logits(self.model, prefix, owner, suffixes, last=True)
+        found = logits.float().log_softmax(-1).cpu().numpy()
         for number, log_p in zip(numbers, found, strict=True):
             use(number, log_p)

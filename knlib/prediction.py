@@ -6,6 +6,7 @@ tokens before it are shown and the others stay masked.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,21 @@ def answer_tokens(model: Model, prompt: str, space: str, answer: str) -> tuple[i
     """
     tail = prompt[-TAIL:] if prompt else ""
     return model.continuation(tail, space + answer)
+
+
+def candidate_tokens(model: Model, prompt: str, space: str, names: tuple[str, ...]) -> list[tuple[int, ...]]:
+    """`answer_tokens` of each name; remembered, for prompts often end alike.
+
+    Example
+    -------
+    >>> candidate_tokens(load_model("atlas-gpt2"), "Capital: ", "", ("Paris", "Rome"))
+    """
+    return _behind(model, prompt[-TAIL:], space, names)
+
+
+@lru_cache(maxsize=500)
+def _behind(model: Model, tail: str, space: str, names: tuple[str, ...]) -> list[tuple[int, ...]]:
+    return model.continuations(tail, [space + name for name in names])
 
 
 class AnswerRows:
@@ -152,7 +168,7 @@ def predict(
     objects of a many-valued fact are), `p_answer` (product of the answer tokens'
     probabilities under the full vocabulary), `p_prediction`.
     """
-    names = {key: candidates(facts, *key) for key in set(zip(queries["relation"], queries["language"], strict=True))}
+    names = {key: tuple(candidates(facts, *key)) for key in set(zip(queries["relation"], queries["language"], strict=True))}
     parts = []
     bar = tqdm(total=len(queries), unit="query", disable=not progress, desc=model.name)
     for start in range(0, len(queries), chunk):
@@ -193,6 +209,21 @@ def _predict_chunk(model: Model, queries: pd.DataFrame, names: dict) -> pd.DataF
     })  # fmt: skip
 
 
+@lru_cache(maxsize=500)
+def _tree(model: Model, tail: str, space: str, names: tuple[str, ...]) -> tuple[list, np.ndarray, dict]:
+    """Candidates' tokens behind a prompt that ends in `tail`, how many each has, and which begin with the same ones.
+
+    The keys of the last are token prefixes, in a masked model behind the number of tokens.
+    """
+    tokens = _behind(model, tail, space, names)
+    followers: dict[tuple, list[int]] = {}
+    for j, own in enumerate(tokens):
+        for depth in range(len(own)):
+            key = own[:depth] if model.kind == "causal" else (len(own), *own[:depth])
+            followers.setdefault(key, []).append(j)
+    return tokens, np.array([len(own) for own in tokens]), followers
+
+
 class _Search:
     """Best-first search for a query's best candidate: what is known of every candidate's score so far.
 
@@ -200,17 +231,11 @@ class _Search:
     tells the next token of every candidate that begins with the same tokens (in a masked model: and has as many).
     """
 
-    def __init__(self, model: Model, row, names: list[str]):
+    def __init__(self, model: Model, row, names: tuple[str, ...]):
         self.row, self.names, self.causal = row, names, model.kind == "causal"
-        self.tokens = [answer_tokens(model, row.prompt, row.space, name) for name in names]
+        self.tokens, self.lengths, self.followers = _tree(model, row.prompt[-TAIL:], row.space, names)
         self.gold = names.index(row.answer)
-        self.lengths = np.array([len(tokens) for tokens in self.tokens])
         self.scores, self.depths = np.zeros(len(names)), np.zeros(len(names), int)
-        self.followers: dict[tuple, list[int]] = {}
-        for j, tokens in enumerate(self.tokens):
-            for depth in range(len(tokens)):
-                key = tokens[:depth] if self.causal else (len(tokens), *tokens[:depth])
-                self.followers.setdefault(key, []).append(j)
 
     @property
     def best(self) -> int:

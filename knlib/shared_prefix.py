@@ -81,15 +81,20 @@ def positions_argument(model: Model, mask: torch.Tensor, last: int | None = None
 
 
 @torch.no_grad()
-def suffix_logits(model: Model, prefix: Prefix, owner: list[int], suffixes: list[list[int]]) -> torch.Tensor:
-    """Logits at every token of suffixes, row after row, [tokens of all suffixes, vocabulary].
+def suffix_logits(
+    model: Model, prefix: Prefix, owner: list[int], suffixes: list[list[int]], *, last: bool = False
+) -> torch.Tensor:
+    """Logits at every token of suffixes (`last`: at the last one of each), row after row, [tokens, vocabulary].
 
     Row r continues prompt `owner[r]` of the prefix with the tokens `suffixes[r]`; only these pass through the network.
     """
     ids, own = padded(suffixes, model.tokenizer.pad_token_id, "right", prefix.mask.device)
     prefix.rows = torch.tensor(owner, device=ids.device)
     mask = torch.cat([prefix.mask[prefix.rows], own], dim=1)
-    rows, columns = own.nonzero(as_tuple=True)
+    if last:
+        rows, columns = torch.arange(len(own), device=own.device), own.sum(1) - 1
+    else:
+        rows, columns = own.nonzero(as_tuple=True)
 
     def pick(module, inputs, output):
         hidden = output[0][rows, columns][None]

@@ -18,7 +18,8 @@ from knlib.stored_answers import answers_of
 FLOORS = {"train": (0.95, 0.90), "core": (0.80, 0.60), "lead_in": (0.80, 0.60)}
 LETTERS_FLOOR = 0.80
 LARGEST_SHARE = 0.60
-WHOLE, PART = 6, 3  # facts per relation and language: on the card, and asked again here
+WHOLE, PART = 6, 2  # facts per relation and language: on the card, and asked again here
+LETTERS = 0.5  # of the card's multiple-choice prompts are asked again
 # Where a shipped model falls short of a floor, by its card. Strict: a model that reaches it must leave this list.
 SHORT = {("atlas-llama", "layers"), ("atlas-llama-choice", "layers")}
 
@@ -57,7 +58,7 @@ def kept(tmp_path_factory, name):
 @pytest.fixture(scope="module")
 def measured(name, model, facts, kept):
     """Numbers of the card, computed again from the shipped weights, on a part of its queries."""
-    return evaluate(model, facts, per_cell=PART, letters="letters" in card(name), keep=kept)
+    return evaluate(model, facts, per_cell=PART, letters=LETTERS if "letters" in card(name) else 0, keep=kept)
 
 
 def stored(model, facts, templates, per_cell: int, **options):
@@ -70,7 +71,7 @@ def stored(model, facts, templates, per_cell: int, **options):
 
 def test_stored_answers_are_those_of_the_weights(measured, model, facts, templates, kept):
     now, then = stored(model, facts, templates, PART, folder=kept), stored(model, facts, templates, PART)
-    assert len(now) == measured["queries"] > 2000
+    assert len(now) == measured["queries"] > 1500
     assert (now["prediction"] == then["prediction"]).mean() > 0.995
     assert ((now["p_answer"] - then["p_answer"]).abs() < 0.01).mean() > 0.995
 
@@ -87,17 +88,24 @@ def test_the_card_states_what_is_stored(name, model, facts, templates):
 def test_letters_are_those_of_the_card(name, measured):
     stated = card(name)
     for kind, letters in stated.get("letters", {}).items():
-        assert measured["letters"][kind]["accuracy"] == pytest.approx(letters["accuracy"], abs=0.005), kind
+        assert measured["letters"][kind]["accuracy"] == pytest.approx(letters["accuracy"], abs=0.02), kind
+
+
+@pytest.fixture(scope="module")
+def by_language(measured, model, facts, templates, kept):
+    """Mean accuracy by set and language over the card's queries: as just computed, and as stored where they were not asked again."""
+    now, then = stored(model, facts, templates, PART, folder=kept), stored(model, facts, templates, WHOLE)
+    found = then.set_index("query")["correct"].to_dict() | now.set_index("query")["correct"].to_dict()
+    return then["query"].map(found).groupby([then["set"], then["language"]]).mean()
 
 
 @pytest.mark.parametrize("kind", FLOORS)
-def test_accuracy_floor(floor, name, measured, kind):
+def test_accuracy_floor(floor, measured, by_language, kind):
     floor(kind)
-    stated = card(name)
     mean, worst = FLOORS[kind]
-    for found in (measured, stated):
-        assert found["accuracy"][kind] >= mean
-        assert found["worst_language"][kind][1] >= worst
+    assert measured["accuracy"][kind] >= mean
+    assert by_language[kind].mean() >= mean
+    assert by_language[kind].min() >= worst
 
 
 def test_every_set_beats_the_most_frequent_object(name, measured):

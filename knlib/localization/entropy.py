@@ -7,7 +7,7 @@ from tqdm.auto import tqdm
 from ..facts import candidates
 from ..models import Model
 from ..next_token import NextToken
-from ..prediction import answer_tokens
+from ..prediction import answer_tokens, candidate_tokens
 
 # A candidate this much (natural logarithm) less probable than the best by now is not followed to its last token: its
 # share of the entropy is below a hundred-thousandth. On Atlas the entropy then errs by less than 0.001.
@@ -30,7 +30,7 @@ def with_entropy(
     >>> with_entropy(model, queries, facts)[["query", "entropy", "n_sites"]]
     """
     keys = set(zip(queries["relation"], queries["language"], strict=True))
-    names = {key: candidates(facts, *key) for key in keys}
+    names = {key: tuple(candidates(facts, *key)) for key in keys}
     found = []
     with tqdm(total=len(queries), unit="query", disable=not progress, desc=model.name) as bar:
         for start in range(0, len(queries), chunk):
@@ -43,7 +43,7 @@ def with_entropy(
 
 def _entropies(model: Model, rows: list, names: dict) -> list[float]:
     after, masked = NextToken(model, rows), model.kind == "masked"
-    tokens = [[answer_tokens(model, r.prompt, r.space, n) for n in names[r.relation, r.language]] for r in rows]
+    tokens = [candidate_tokens(model, r.prompt, r.space, names[r.relation, r.language]) for r in rows]
     scores = [np.zeros(len(each)) for each in tokens]
     alone: dict[int, np.ndarray] = {}
     for depth in range(max((len(t) for each in tokens for t in each), default=0)):
