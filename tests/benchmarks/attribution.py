@@ -98,9 +98,14 @@ def make_prompts(model: Model, tokens: int, count: int) -> list[Site]:
 
 def ours(model: Model, sites: list[Site], **options) -> np.ndarray:
     """Scores [sites, layers, neurons] by the engine's default path."""
+    return measured(model, sites, **options)[0]
+
+
+def measured(model: Model, sites: list[Site], **options) -> tuple:
+    """Scores as `ours`, log-probabilities, and by how much the objective changes along each layer's path [sites, layers]."""
     defaults = {"method": "ig", "objective": "prob", "baseline": "zero", "formula": "difference",
                 "quadrature": "adaptive", "tolerance": 1e-2, "steps": STEPS, "engine": "fast", "seed": 0}  # fmt: skip
-    return Scorer(model, list(range(model.n_layers)), defaults | options, None).score(sites)[0]
+    return Scorer(model, list(range(model.n_layers)), defaults | options, None).score(sites)
 
 
 def seconds(model: Model, function, *args) -> tuple[float, np.ndarray]:

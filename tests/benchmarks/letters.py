@@ -3,7 +3,8 @@
     python tests/benchmarks/letters.py                # Llama-style 12 x 512, 120 tokens, 16 steps; one thread
     python tests/benchmarks/letters.py --rounds 3
 
-A letter counts by all its tokens; the loop, which knows one, is given a letter of one. Never part of the test suite.
+A letter counts by all its tokens; the loop, which knows one, is given a letter of one. Both compute the scores and how complete
+they are, which takes one point more a layer. Never part of the test suite.
 """
 
 import argparse
@@ -12,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from attribution import LLAMA, build, difference, make_prompts, ours, seconds
+from attribution import LLAMA, build, difference, make_prompts, measured, seconds
 from peers import hook_loop
 
 STEPS, TOKENS, GOAL = 16, 120, 100
@@ -29,23 +30,25 @@ def main() -> None:
     model = build("llama", LLAMA, "cpu")
     plain = make_prompts(model, TOKENS, 1)
     letters = [replace(site, sets=((site.target,), (3,), (4,), (5,))) for site in plain]
-    run = partial(ours, model, letters, quadrature="riemann", steps=STEPS)
+    run = partial(measured, model, letters, quadrature="riemann", steps=STEPS)
     run()  # not timed: first touches of memory
     loop, own = [], []
     for _ in range(options.rounds):
         # Ours before and after: what else the machine does changes by the minute.
         own += [seconds(model, run)[0] for _ in range(RUNS)]
-        spent, expected = seconds(model, hook_loop, model, plain, STEPS)
+        changes = []
+        spent, expected = seconds(model, partial(hook_loop, changes=changes), model, plain, STEPS)
         loop.append(spent)
         own += [seconds(model, run)[0] for _ in range(RUNS)]
-    found = run()
+    found, _, own_changes, _ = run()
     times = statistics.median(loop) / statistics.median(own)
     print(f"Llama-style 12 x 512, {TOKENS} tokens, {STEPS} right points, {options.threads} thread(s)")
     print(
         f"hook loop {statistics.median(loop):8.2f} s\nours      {statistics.median(own):8.2f} s ({min(own):.2f} to {max(own):.2f})"
     )
     print(f"{times:.0f} times faster (goal {GOAL}: {'reached' if times >= GOAL else 'MISSED'}), "
-          f"largest difference {difference(found, expected):.1e} of the largest score")  # fmt: skip
+          f"largest difference {difference(found, expected):.1e} of the largest score, "
+          f"{abs(own_changes[0] - changes).max() / abs(own_changes[0]).max():.1e} of the largest layer's change")  # fmt: skip
 
 
 if __name__ == "__main__":

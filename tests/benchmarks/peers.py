@@ -28,16 +28,23 @@ def injected(model: Model, site: Site, module: torch.nn.Module, vectors: torch.T
         handle.remove()
 
 
-def hook_loop(model: Model, sites: list[Site], steps: int = STEPS) -> np.ndarray:
-    """A plain batched hook loop, as one would write it by hand: a layer's points are one batch, layer after layer."""
-    found = []
+def hook_loop(model: Model, sites: list[Site], steps: int = STEPS, *, changes: list | None = None) -> np.ndarray:
+    """A plain batched hook loop, as one would write it by hand: a layer's points are one batch, layer after layer.
+
+    `changes` gets by how much the probability changes from neurons at 0, site after site and layer after layer: with it the loop
+    knows how complete its scores are, which ours always says.
+    """
+    found, least = [], 1 if changes is None else 0
     for site in sites:
         neurons, scores = neuron_vectors(model, [site.ids], [site.position])[0], []
-        factors = torch.arange(1, steps + 1, device=neurons.device)[:, None] / steps
+        factors = torch.arange(least, steps + 1, device=neurons.device)[:, None] / steps
         for own, module in zip(neurons, model.down_projections, strict=True):
             points = (factors * own).requires_grad_(True)
-            gradient = torch.autograd.grad(injected(model, site, module, points).sum(), points)[0]
-            scores.append(own * gradient.mean(0))
+            values = injected(model, site, module, points)
+            gradient = torch.autograd.grad(values.sum(), points)[0]
+            scores.append(own * gradient[-steps:].mean(0))
+            if changes is not None:
+                changes.append(float((values[-1] - values[0]).detach()))
         found.append(torch.stack(scores))
     return torch.stack(found).cpu().numpy()
 
