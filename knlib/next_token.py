@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 
 from .edited_rows import LOGITS_PER_BATCH
 from .models import Model

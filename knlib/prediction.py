@@ -168,7 +168,9 @@ def predict(
     objects of a many-valued fact are), `p_answer` (product of the answer tokens'
     probabilities under the full vocabulary), `p_prediction`.
     """
-    names = {key: tuple(candidates(facts, *key)) for key in set(zip(queries["relation"], queries["language"], strict=True))}
+    names = {
+        key: tuple(candidates(facts, *key)) for key in set(zip(queries["relation"], queries["language"], strict=True))
+    }
     parts = []
     bar = tqdm(total=len(queries), unit="query", disable=not progress, desc=model.name)
     for start in range(0, len(queries), chunk):

@@ -4,12 +4,14 @@ import edit_tables
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from tiny_models import KeepFloat64, tiny_model
 
-from knlib.editing.cache import end_states
+from knlib.editing.cache import Entry, end_states
+from knlib.editing.cached_change import CachedChange
 from knlib.editing.gate_calibration import RelationGate
 from knlib.errors import InputError
-from knlib.scoreboard.gate_rates import gate_rates, question_margins, rates_at_thresholds
+from knlib.scoreboard.gate_rates import acting_facts, acting_rates, gate_rates, question_margins, rates_at_thresholds
 
 RELATIONS = {f"{relation}:{key}": relation for relation in "rs" for key in edit_tables.NAMES}
 
@@ -116,6 +118,39 @@ def test_a_share_without_questions_is_missing(model, gate):
     table = rates_at_thresholds(model, gate, only, RELATIONS)
     assert table["false_hits"].isna().all() and (table["false_questions"] == 0).all() and table["hits"].notna().all()
     assert gate_rates(model, gate, only, RELATIONS)["false_hits"].isna().all()
+
+
+def cached(model, gate, facts, thresholds):
+    """An entry without values for each of the facts, with one key a language."""
+    entries = []
+    for number, (fact, own) in enumerate(queries("request").query("fact in @facts").groupby("fact")):
+        states = torch.nn.functional.normalize(end_states(model, own["prompt"], gate.layer), dim=-1)
+        keys = {code: states[[i]] for i, code in enumerate(own["language"])}
+        names = {code: (name,) for code, name in zip(own["language"], own["subject"], strict=True)}
+        entries.append(Entry(fact, fact, RELATIONS[fact], number, names, keys, {}))
+    return CachedChange("lafn", {}, model.name, model.hash, tuple(entries), gate.layer, thresholds, gate.probe)
+
+
+def test_rates_of_a_cache_with_many_edits_are_those_of_a_count_by_hand(model, gate):
+    facts, thresholds = ["r:A", "r:B", "s:A", "s:C"], dict.fromkeys(("en", "ja"), 0.0)
+    asked = questions()
+    acting = acting_facts(model, cached(model, gate, facts, thresholds), asked["prompt"].tolist())
+    for row, found in zip(asked.itertuples(), acting, strict=True):
+        # Of the edited facts of this subject that whose relation the probe reads, if it is edited.
+        state = end_states(model, [row.prompt], gate.layer)
+        own = [fact for fact in facts if fact[2:] == row.fact[2:] and float(gate.probe.margin(state, fact[0])) >= 0]
+        assert found == (own[0] if own else ""), row.prompt
+    rates = acting_rates(model, cached(model, gate, facts, thresholds), asked)
+    for language, row in rates.iterrows():
+        own = asked.assign(acting=acting)[asked["language"] == language]
+        right, wrong = (own[own["kind"] == kind] for kind in ("generality", "same_subject"))
+        assert row["hits"] == (right["acting"] == right["fact"]).mean()
+        assert row["false_hits"] == ((wrong["acting"] != "") & (wrong["acting"] != wrong["fact"])).mean()
+    assert rates["hits"].between(0.1, 0.9).all()
+    never = acting_rates(model, cached(model, gate, facts, dict.fromkeys(thresholds, 1e9)), asked)
+    assert (never == 0).all(axis=None)
+    with pytest.raises(InputError, match="questions: found none of them"):
+        acting_rates(model, cached(model, gate, facts, thresholds), asked.query("kind == 'unrelated'"))
 
 
 def test_refusals(model, gate):

@@ -62,7 +62,7 @@ def arms(model: Model) -> dict[str, Arm]:
         Arm("grace", "grace", {"layer": middle, "eps": 60.0}),
         Arm("ike", "ike"),
         Arm("lafn", "lafn", lafn | {"neurons": "located"}, contexts=1),
-        Arm("lafn_all", "lafn", lafn | {"neurons": "all", "value": replace(shift, lr=0.5)}, contexts=1),
+        Arm("lafn_all", "lafn", lafn | {"neurons": "all", "value": replace(shift, lr=0.5, steps=40)}, contexts=1),
     ]
     controls = [
         Arm(f"lafn_{kind}", "lafn", lafn | {"neurons": kind}, edits=FEW, contexts=1)

@@ -4,16 +4,20 @@ The gate alone, as if the cache knew the edit: the share of questions whose marg
 Hits are of `generality` questions (the edited fact in other words), false hits of `same_subject` ones (its other facts).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from ..editing.cache import end_states
+from ..editing.cache import Gate, end_states, hidden_states
+from ..editing.cached_change import CachedChange
 from ..editing.gate_calibration import RelationGate
 from ..errors import InputError, Literal
 from ..models import Model
+from ..prediction import AnswerRows
+from ..sites import padded
 
+ROWS = 64  # prompts of a batch
 RATES = {"hits": "generality", "false_hits": "same_subject"}
 
 
@@ -90,6 +94,47 @@ def rates_at_thresholds(
     return pd.DataFrame(
         rows, columns=["language", "threshold", "hits", "false_hits", "hit_questions", "false_questions"]
     )
+
+
+def acting_facts(model: Model, change: CachedChange, prompts: Sequence[str]) -> list[str]:
+    """The fact whose cached edit acts where each prompt ends; empty where none does.
+
+    Example
+    -------
+    >>> acting_facts(model, change, ["The capital of Cameroon is", "The currency of Cameroon is"])
+    ['capital:CM', '']
+    """
+    gate = Gate(model, change.entries, change.layer, change.thresholds, probe=change.probe, semantic=change.semantic)
+    helper, found = AnswerRows(model), [""] * len(prompts)
+    for start in range(0, len(prompts), ROWS):
+        sequences = [(*helper.before, *model.pieces(prompt)) for prompt in prompts[start : start + ROWS]]
+        ids, mask = padded(sequences, model.tokenizer.pad_token_id, "right", model.device)
+        for hit in gate.hits(ids, mask, None, lambda ids=ids, mask=mask: hidden_states(model, change.layer, ids, mask)):
+            found[start + hit.row] = change.entries[hit.entry].fact
+    return found
+
+
+def acting_rates(model: Model, change: CachedChange, questions: pd.DataFrame) -> pd.DataFrame:
+    """Per language `hits` and `false_hits` of the cache as it is, with all its edits.
+
+    `questions`: of `knlib.edit_questions.edit_questions`. Hits: the share of `generality` questions at which the edit of their fact
+    acts; false hits: of `same_subject` ones, at which that of another fact does. Raises `InputError` where there is no question of
+    these kinds.
+
+    Example
+    -------
+    >>> acting_rates(model, change, study.questions).min()["hits"]
+    """
+    asked = questions[questions["kind"].isin(list(RATES.values()))]
+    if asked.empty:
+        raise InputError("questions", found=Literal("none of them"), expected=" or ".join(RATES.values()))
+    acting = pd.Series(acting_facts(model, change, asked["prompt"].tolist()), index=asked.index)
+    right, wrong = acting == asked["fact"], (acting != "") & (acting != asked["fact"])
+    shares = {
+        "hits": right[asked["kind"] == RATES["hits"]].groupby(asked["language"]).mean(),
+        "false_hits": wrong[asked["kind"] == RATES["false_hits"]].groupby(asked["language"]).mean(),
+    }
+    return pd.DataFrame(shares)
 
 
 def _share(margins: pd.Series, grid: np.ndarray) -> np.ndarray:

@@ -75,10 +75,10 @@ def collected(study: EditStudy, arm: Arm, chunks: list[list[str]], parts: Path) 
 
 
 def mean_costs(costs: list[dict]) -> dict[str, dict]:
-    """Mean seconds, numbers touched and loss of neutral text, by the length of the sequence ("1" where there is none)."""
+    """Means of the costs of `run_arm`, by the length of the sequence ("1" where there is none)."""
     if not costs:
         return {}
-    table = pd.DataFrame(costs).groupby("length")[["seconds", "touched", "d_loss"]].mean()
+    table = pd.DataFrame(costs).drop(columns=["edit", "edited_in"], errors="ignore").groupby("length").mean()
     return {
         str(length): {k: round(float(v), 4) for k, v in row.items() if pd.notna(v)} for length, row in table.iterrows()
     }

@@ -8,6 +8,7 @@ import pandas as pd
 
 from ..edit_effects import SCORES, Answers, ask, effects
 from ..edit_questions import EDITED
+from ..editing.cached_change import CachedChange
 from ..editing.memory import remembered
 from ..editing.registry import find_change
 from ..editing.requests import prompt_rows
@@ -15,6 +16,7 @@ from ..editing.values import optimise_values
 from ..perplexity import text_loss
 from .arms import LENGTHS, Arm
 from .cost import touched
+from .gate_rates import acting_rates
 from .study import EditStudy
 
 BY = ["edit", "edited_in", "length", "kind", "language"]
@@ -30,7 +32,8 @@ def run_arm(study: EditStudy, arm: Arm, names: Sequence[str]) -> tuple[pd.DataFr
     Scores: one row per `BY` (`edited_in`: the requests' language, `all`, or `-xx` for all but one; `length`: of the
     sequence, otherwise 1), `questions`, and the means of `knlib.edit_effects.SCORES`. Costs: `edit` (of a sequence the
     last), `edited_in`, `length`, `seconds` of the search, `touched` (`knlib.scoreboard.cost`) and, of sequences, `d_loss`:
-    nats a token that the study's neutral text got less likely.
+    nats a token that the study's neutral text got less likely; of sequences of cached edits, `hits`, `false_hits`, means over languages,
+    `least_hits` and `most_false_hits`, the worst language's (`knlib.scoreboard.gate_rates.acting_rates`).
 
     Example
     -------
@@ -120,6 +123,12 @@ def _edited(study: EditStudy, names: list[str], change, seconds: float, asked: p
     scores = groups[list(SCORES)].mean().join(groups.size().rename("questions")).reset_index()
     cost = {"edit": names[-1], "edited_in": edited_in, "length": len(names), "seconds": seconds,
             "touched": touched(change), "d_loss": lost}  # fmt: skip
+    if drift and isinstance(change, CachedChange):
+        rates = acting_rates(model, change, asked)
+        cost |= rates.mean().to_dict() | {
+            "least_hits": rates["hits"].min(),
+            "most_false_hits": rates["false_hits"].max(),
+        }
     return scores, cost
 
 
