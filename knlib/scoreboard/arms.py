@@ -1,14 +1,15 @@
-"""The arms of the scoreboard as data: an editor with its options, in one of four modes, on a number of edits."""
+"""The arms of the scoreboard as data: an editor with its options, in one of five modes, on a number of edits."""
 
 from dataclasses import dataclass, field, replace
 
+from ..editing.lafn_locate import LocateOptions
 from ..editing.lafn_values import ShiftOptions
 from ..editing.values import ValueOptions
 from ..models import Model
 
-MODES = ("simultaneous", "single", "held_out", "sequence")
+MODES = ("simultaneous", "single", "held_out", "sequence", "ablation")
 LENGTHS = (1, 10, 100)  # of the sequences
-FEW, FEWER = 20, 10  # edits of the controls; of the modes that search once per language
+FEW, FEWER = 20, 10  # edits of the controls; of LAFN's ablations, and of the modes that search once per language
 SEEDS = 5  # of the random neurons
 NONE = "none"  # the unedited model's row
 
@@ -18,7 +19,8 @@ class Arm:
     """`id`: name of the result; `options`: the editor's, beside what the study gives it (texts, contexts ...).
 
     `mode`: `simultaneous`, requests in all languages at once; `single`, one language at a time, asked in all;
-    `held_out`, all but one language, asked in that one; `sequence`, 1, 10 and 100 edits one after another. `edits`: the
+    `held_out`, all but one language, asked in that one; `sequence`, 1, 10 and 100 edits one after another;
+    `ablation`: as `simultaneous`, beside the arm of which one thing is changed. `edits`: the
     first so many of the study's (None: all); `contexts`: trained paraphrases per language that an edit sees.
     """
 
@@ -70,10 +72,20 @@ def arms(model: Model) -> dict[str, Arm]:
     ]
     controls += [Arm(f"lafn_random_{seed}", "lafn", lafn | {"neurons": "random", "seed": seed}, edits=FEW, contexts=1)
                  for seed in range(SEEDS)]  # fmt: skip
+    third = model.n_layers // 3
+    # What the paper leaves open, changed one at a time.
+    ablated = {
+        "no_paraphrases": ({}, 0), "paraphrases_4": ({}, 4),
+        "frequency": ({"locate": LocateOptions(kappa=1.0)}, 1), "magnitude": ({"locate": LocateOptions(tau=0.0)}, 1),
+        "few_neurons": ({"locate": LocateOptions(most=0.005)}, 1), "many_neurons": ({"locate": LocateOptions(most=0.1)}, 1),
+        "early": ({"layers": list(range(third))}, 1), "late": ({"layers": list(range(model.n_layers - third, model.n_layers))}, 1),
+    }  # fmt: skip
+    ablations = [Arm(f"lafn_{name}_ablation", "lafn", lafn | {"neurons": "located"} | options, "ablation", FEWER, contexts)
+                 for name, (options, contexts) in ablated.items()]  # fmt: skip
     by_id = {arm.id: arm for arm in base}
     modes = [replace(by_id[name], id=f"{name}_{mode}", mode=mode, edits=FEWER)
              for mode in ("single", "held_out") for name in ("rome", "memit", "lafn_all")]  # fmt: skip
     sequences = [replace(by_id[name], id=f"{name}_sequence", mode="sequence", edits=max(LENGTHS), options=by_id[name].options | more)
                  for name, more in (("ft_m", {}), ("rome", {"together": False}), ("memit", {"batch": 1}), ("alphaedit", {"batch": 1}),
                                     ("grace", {}), ("lafn_all", {}))]  # fmt: skip
-    return {arm.id: arm for arm in (*base, *controls, *modes, *sequences)}
+    return {arm.id: arm for arm in (*base, *controls, *ablations, *modes, *sequences)}

@@ -39,7 +39,8 @@ def run_arm(study: EditStudy, arm: Arm, names: Sequence[str]) -> tuple[pd.DataFr
     -------
     >>> scores, costs = run_arm(study, arms("atlas-gpt2")["rome"], study.names[:10])
     """
-    mode = {"simultaneous": _simultaneous, "single": _single, "held_out": _held_out, "sequence": _sequences}[arm.mode]
+    mode = {"simultaneous": _simultaneous, "ablation": _simultaneous, "single": _single, "held_out": _held_out,
+            "sequence": _sequences}[arm.mode]  # fmt: skip
     with remembered():
         _search_together(study, arm, list(names))
         scores, costs = zip(*mode(study, arm, list(names)), strict=True)
