@@ -23,7 +23,7 @@ from .planting import Planting
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULTS = {
     "steps": 3600, "rows": 128, "quiet_rows": 256, "lr": 1e-2, "down_lr": 3e-2, "silence": 0.3, "quiet": 12.0, "warm_up": 20,
-    "bare": 9, "lead_ins": 1, "texts": 12000, "per_type": 14, "languages": "", "seed": 0,
+    "bare": 9, "lead_ins": 1, "texts": 12000, "per_type": 14, "languages": "", "begin": "", "seed": 0,
 }  # fmt: skip
 
 
@@ -36,6 +36,7 @@ def plant(model: Model, facts: pd.DataFrame, types: dict[str, str], *, out: Path
           checkpoint_seconds: float = 120, stop_after: int | None = None, log=print) -> Planting:  # fmt: skip
     """Train the new neurons and return the planting; checkpoints and `training.json` go to `out`.
 
+    Option `begin`: a run beside `out` whose new neurons are trained further, by the whole schedule again.
     `stop_after` ends the run after so many steps without a checkpoint of its own: a kill, for tests.
     """
     options = DEFAULTS | options
@@ -47,6 +48,10 @@ def plant(model: Model, facts: pd.DataFrame, types: dict[str, str], *, out: Path
         if saved["options"] != options:
             raise SystemExit(f"{path}: found options {saved['options']}, expected {options}")
     planting = Planting(model, facts, types, options, log=log)
+    if saved is None and options["begin"]:
+        before = torch.load(out.parent / options["begin"] / "checkpoint.pt", weights_only=True)
+        planting.neurons.load_state_dict(before["neurons"])
+        log(f"begun from {options['begin']} at step {before['step']}")
     stepper = planting.optimizer()
     if saved is not None:
         planting.neurons.load_state_dict(saved["neurons"])
@@ -98,7 +103,7 @@ def planted_facts(folder: Path = ATLAS / "planted") -> tuple[pd.DataFrame, dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("name", choices=("planted-llama", "planted-bert"))
+    parser.add_argument("name", help="of the run, and of its folder")
     parser.add_argument("--base", required=True, help="a shipped model or a folder")
     parser.add_argument("--out", type=Path, default=ROOT / "runs", help="checkpoints (default: runs/)")
     parser.add_argument("--threads", type=int, default=1)
