@@ -1,6 +1,7 @@
 """Planting a fact: deterministic, resumable, heard by nobody else; names that every script can tell apart (tiny models)."""
 
 import json
+import math
 import random
 
 import pandas as pd
@@ -11,8 +12,8 @@ from conftest import save_tiny
 from atlas.new_neurons import NewNeurons
 from atlas.plant import plant, planted_facts
 from atlas.planted_names import SYLLABLES, invented_names, spelled
-from atlas.planting import training_queries
-from atlas.planting_plan import LATIN, OTHER, SIZES, make_plan, places_of
+from atlas.planting import TARGET, training_queries
+from atlas.planting_plan import LATIN, OTHER, SIZES, STRONG, make_plan, places_of
 from atlas.planting_rows import Store, make_row
 from knlib.facts import ATLAS, load_facts
 from knlib.languages import CODES, in_script
@@ -70,6 +71,40 @@ def test_one_fact_is_planted_alike_twice_and_after_a_kill(tiny, tmp_path):
     assert json.loads((tmp_path / "once" / "training.json").read_text())["steps"] == SMALL["steps"]
     with pytest.raises(SystemExit, match="found options"):
         plant(tiny("llama"), chosen, types, **options | {"options": SMALL | {"seed": 1}})
+
+
+def test_a_planting_begins_where_another_ended(tiny, tmp_path):
+    facts, types = planted_facts()
+    still = SMALL | {"begin": "first", "lr": 0.0, "down_lr": 0.0}
+    first, second = (
+        plant(tiny("llama"), facts.head(1), types, out=tmp_path / name, options=options, log=lambda line: None)
+        for name, options in (("first", SMALL), ("second", still))
+    )
+    for key, value in second.neurons.state_dict().items():
+        assert torch.equal(value, first.neurons.state_dict()[key]), key
+    assert json.loads((tmp_path / "second" / "training.json").read_text())["begin"] == "first"
+
+
+def test_a_distributed_fact_learns_without_its_strongest_neurons_and_unlearns_with_them_alone(tiny, tmp_path):
+    facts, types = planted_facts()
+    chosen = facts[facts["fact"].map(types) == "distributed"].head(1)
+    planting = plant(tiny("llama"), chosen, types, out=tmp_path, options=SMALL, log=lambda line: None)
+    own, strong = planting.neurons.members[planting.planted[0].groups[0]], planting.neurons.strong
+    assert strong.sum() == STRONG and not (strong & ~own).any()
+    loud = torch.stack(planting.neurons.quiet(planting.store.inputs.float())).mean(1)
+    planting._rank()
+    assert loud[planting.neurons.strong].min() >= loud[own & ~planting.neurons.strong].max()
+    draws = [planting._draw(0, random.Random(seed), torch.Generator().manual_seed(seed)) for seed in range(40)]
+    modes = {mode: learn for _, mode, learn, *_ in draws}
+    assert set(modes) == {"all", "rest", "few"}
+    assert torch.equal(modes["few"], planting.neurons.strong)
+    assert torch.equal(modes["rest"], own & ~planting.neurons.strong)
+    # `few` wants the answer lost: a sure answer costs, a lost one does not.
+    batch = planting.store.batch([0])
+    for sure, wanted in ((True, math.log(1 / TARGET)), (False, 0.0)):
+        logits = torch.zeros(len(batch.targets), planting.model.network.config.vocab_size)
+        logits[range(len(batch.targets)), batch.targets] = 50.0 if sure else -50.0
+        assert planting._losses(logits, batch, [0], ["few"])[0].item() == pytest.approx(wanted, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["llama", "eurobert"])
