@@ -50,7 +50,8 @@ letters: install  ## run the localizers of query-relevant neurons that have no r
 	$(BIN)/python -m knlib.query_relevant.scoreboard --model atlas-llama-choice --jobs $(JOBS)
 
 truth: install  ## score every localizer against planted neurons where there is no result
-	$(BIN)/python -m knlib.ground_truth.scoreboard --model planted-llama --jobs $(JOBS)
+	for name in planted-llama planted-bert; do \
+	  $(BIN)/python -m knlib.ground_truth.scoreboard --model $$name --jobs $(JOBS) || exit 1; done
 
 models: install  ## train the Atlas models again (hours on a CPU, resumable), then measure and ship them
 	$(BIN)/python -m atlas.build_templates
@@ -61,9 +62,11 @@ models: install  ## train the Atlas models again (hours on a CPU, resumable), th
 	  $(BIN)/python -m atlas.train $$name || exit 1; done
 	for name in atlas-llama atlas-gpt2 atlas-bert atlas-llama-choice; do $(BIN)/python -m atlas.ship $$name || exit 1; done
 
-planted: install  ## plant facts in atlas-llama again (an hour, resumable), verify them and ship the model
+planted: install  ## plant facts in two models again (two hours, resumable), verify them and ship the models
 	$(BIN)/python -m atlas.plant planted-llama --base atlas-llama
-	$(BIN)/python -m atlas.ship_planted planted-llama
+	$(BIN)/python -m atlas.plant planted-bert-first --base atlas-bert
+	$(BIN)/python -m atlas.plant planted-bert --base atlas-bert --begin planted-bert-first --lr 0.003 --down-lr 0.01 --steps 3000
+	for name in planted-llama planted-bert; do $(BIN)/python -m atlas.ship_planted $$name || exit 1; done
 
 constraints: install  ## pin the newest versions that work together
 	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --extra dev --no-header --no-annotate \
