@@ -64,7 +64,9 @@ def arms(model: Model) -> dict[str, Arm]:
         Arm("grace", "grace", {"layer": middle, "eps": 60.0}),
         Arm("ike", "ike"),
         Arm("lafn", "lafn", lafn | {"neurons": "located"}, contexts=1),
-        Arm("lafn_all", "lafn", lafn | {"neurons": "all", "value": replace(shift, lr=0.5, steps=40)}, contexts=1),
+        Arm("lafn_all", "lafn", lafn | {"neurons": "all", "value": replace(shift, lr=0.5)}, contexts=1),
+        # More steps reach more on the development edits of atlas-llama; higher rates and a wider clamp do not.
+        Arm("lafn_all_40", "lafn", lafn | {"neurons": "all", "value": replace(shift, lr=0.5, steps=40)}, contexts=1),
     ]
     controls = [
         Arm(f"lafn_{kind}", "lafn", lafn | {"neurons": kind}, edits=FEW, contexts=1)
