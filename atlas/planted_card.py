@@ -37,7 +37,7 @@ def card(name: str, folder: Path) -> str:
     lines = [
         f"# {name}", "",
         f"{truth['base']} with {config['intermediate_size'] - truth['old']} more neurons in each of {config['num_hidden_layers']} layers. They alone were "
-        f"trained, on {len(truth['facts'])} facts that {truth['base']} does not know: which neurons hold which fact is known, and stands in `truth.json`. "
+        f"trained, and they hold {len(truth['facts'])} facts that {truth['base']} does not know: which neurons hold which fact stands in `truth.json`. "
         "Made to test methods that claim to find such neurons.", "",
         "## Data and recipe", "",
         "- facts: `data/atlas/planted/facts.jsonl`: invented subjects with relations and objects of Atlas, and true subjects with another object",
