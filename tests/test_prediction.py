@@ -7,7 +7,7 @@ import torch
 import knlib.prediction
 from knlib.errors import InputError
 from knlib.facts import candidates
-from knlib.prediction import answer_tokens, predict, score_answers
+from knlib.prediction import answer_tokens, candidate_tokens, predict, score_answers
 
 KINDS = pytest.mark.parametrize("name", ["llama", "bert"])
 
@@ -112,6 +112,16 @@ def test_answer_tokens_are_those_of_the_whole_text(tiny_model, some_queries):
     for row in some_queries.itertuples():
         whole = model.pieces(row.prompt + row.space + row.answer)
         assert model.pieces(row.prompt) + answer_tokens(model, row.prompt, row.space, row.answer) == whole
+
+
+def test_candidates_together_are_tokenized_as_each_alone(tiny_model, some_queries):
+    model = tiny_model("gpt2")
+    for row in some_queries.itertuples():
+        names = (row.answer, f"{row.answer} {row.answer}", "x", "été")
+        # Where a token straddles the border and where none does.
+        for prompt, space in ((row.prompt, row.space), (row.prompt + row.answer[0], ""), ("", "")):
+            alone = [answer_tokens(model, prompt, space, name) for name in names]
+            assert candidate_tokens(model, prompt, space, names) == alone
 
 
 @KINDS
