@@ -17,8 +17,8 @@ from knlib.accuracy import agreement, evaluation_set, majority
 from knlib.facts import load_facts
 from knlib.languages import CODES
 from knlib.models import Model, load_model
-from knlib.multiple_choice import build_multiple_choice, load_wordings, predict_letters
-from knlib.prediction import AnswerRows, answer_tokens, predict
+from knlib.multiple_choice import build_multiple_choice, load_wordings
+from knlib.prediction import AnswerRows, answer_tokens, predict, predict_letters
 from knlib.queries import build_queries, load_templates
 from knlib.stored_answers import store_answers
 

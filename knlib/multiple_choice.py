@@ -5,13 +5,10 @@ import random
 import unicodedata
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from .errors import InputError
 from .facts import ATLAS, read_jsonl, text_field
-from .models import Model
-from .prediction import AnswerRows, answer_tokens
 
 LETTERS = ("A", "B", "C", "D")
 
@@ -153,26 +150,3 @@ def build_multiple_choice(
                "answer", "gold", "options"]  # fmt: skip
     report = pd.DataFrame([{"relation": r, "language": c, **count} for (r, c), count in counts.items()])
     return pd.DataFrame(rows, columns=columns), report
-
-
-def predict_letters(model: Model, prompts: pd.DataFrame) -> pd.DataFrame:
-    """The probability of each letter as the next token of every prompt, and the letter chosen.
-
-    Returns one row per prompt: `query`, the four letters' probabilities under the full vocabulary, `prediction` (the
-    most probable of the four), `correct`.
-    """
-    helper, rows = AnswerRows(model), list(prompts.itertuples())
-    ids = [helper.row(row.prompt, (), 1, row.space, "") for row in rows]
-    columns = [[helper.positions(row.prompt, 1)[0]] for row in rows]
-    letters = [[answer_tokens(model, row.prompt, row.space, letter)[0] for letter in LETTERS] for row in rows]
-    found = np.zeros((len(rows), len(LETTERS)))
-
-    def use(i, log_probabilities):
-        found[i] = np.exp(log_probabilities[0, letters[i]])
-
-    helper.log_probabilities(ids, columns, use)
-    table = pd.DataFrame(found, columns=list(LETTERS))
-    table.insert(0, "query", prompts["query"].to_numpy())
-    table["prediction"] = np.array(LETTERS)[found.argmax(1)]
-    table["correct"] = table["prediction"].to_numpy() == prompts["answer"].to_numpy()
-    return table

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from .errors import InputError, Literal
 from .facts import candidates
 from .models import Model
+from .multiple_choice import LETTERS
 
 TOKENS_PER_BATCH = 4096
 # An answer is tokenized behind this many of the last characters of its prompt: enough to see whether a token would
@@ -181,6 +182,29 @@ def predict(
     if not parts:
         return pd.DataFrame(columns=["query", "prediction", "correct", "p_answer", "p_prediction"])
     return pd.concat(parts, ignore_index=True)
+
+
+def predict_letters(model: Model, prompts: pd.DataFrame) -> pd.DataFrame:
+    """The probability of each letter as the next token of every prompt, and the letter chosen.
+
+    Returns one row per prompt: `query`, the four letters' probabilities under the full vocabulary, `prediction` (the
+    most probable of the four), `correct`.
+    """
+    helper, rows = AnswerRows(model), list(prompts.itertuples())
+    ids = [helper.row(row.prompt, (), 1, row.space, "") for row in rows]
+    columns = [[helper.positions(row.prompt, 1)[0]] for row in rows]
+    letters = [[answer_tokens(model, row.prompt, row.space, letter)[0] for letter in LETTERS] for row in rows]
+    found = np.zeros((len(rows), len(LETTERS)))
+
+    def use(i, log_probabilities):
+        found[i] = np.exp(log_probabilities[0, letters[i]])
+
+    helper.log_probabilities(ids, columns, use)
+    table = pd.DataFrame(found, columns=list(LETTERS))
+    table.insert(0, "query", prompts["query"].to_numpy())
+    table["prediction"] = np.array(LETTERS)[found.argmax(1)]
+    table["correct"] = table["prediction"].to_numpy() == prompts["answer"].to_numpy()
+    return table
 
 
 def _predict_chunk(model: Model, queries: pd.DataFrame, names: dict) -> pd.DataFrame:
