@@ -35,7 +35,8 @@ def collected(plan: Plan, left_out: dict[str, str]) -> tuple[dict[str, pd.DataFr
     stable = _together(stable, ["row", "fact", "scope", "bin", "stated", "neurons", "true"])
     decided = pd.DataFrame(decisions, columns=["row", "fact", "kind", "decision"])
     agreed = [stored(plan, "agreement", name, part, ".csv").assign(scores=name)
-              for name in scores() if name not in left_out for part in natural_chunks(plan)]  # fmt: skip
+              for name in scores() if name not in left_out or not facts_of(name, study.facts, study.model)
+              for part in natural_chunks(plan)]  # fmt: skip
     agreed = _together(agreed, ["scores", "fact", "spearman", "top"])
     found = {
         "board": board(measured), "facts": measured[["row", "fact", "kind", "scope", *MEASURES]], "curves": curves(measured),
