@@ -1,6 +1,7 @@
 """The scoreboard's parts on made-up scores: rankings, sets, decisions, consistency, estimates, questions."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import ground_tables
 import numpy as np
@@ -15,7 +16,7 @@ from knlib.ground_truth.consistency import NAMES, consistency
 from knlib.ground_truth.decisions import decision
 from knlib.ground_truth.estimates import agreement_board, board, by_size, calibration, confusion, sizes
 from knlib.ground_truth.metrics import CURVE, MEASURES, agreement, best, measures, ranking, stability_bins
-from knlib.ground_truth.scorers import localizers, rows, scores
+from knlib.ground_truth.scorers import facts_of, localizers, rows, scores
 from knlib.ground_truth.study import Labels, spread
 from knlib.localization import LOCALIZERS, Evidence, Verdict, register
 from knlib.methods import METHODS
@@ -96,6 +97,15 @@ def test_what_is_registered_has_a_row():
     finally:
         LOCALIZERS.clear()
         LOCALIZERS.update(before)
+
+
+def test_slow_scores_are_of_some_facts_of_every_kind_and_ablation_of_none_in_a_masked_model():
+    facts = pd.DataFrame({"fact": list("abcdefgh"), "kind": ["one"] * 5 + ["two"] * 3})
+    causal, masked = (SimpleNamespace(kind=kind) for kind in ("causal", "masked"))
+    assert facts_of("ig", facts, causal) == facts_of("ig", facts, masked) == list("abcdefgh")
+    assert facts_of("ig_mask_words", facts, causal) == ["a", "c", "e", "f", "h"]
+    assert facts_of("ig_mask_words", facts, masked) == ["a", "e", "f"]
+    assert facts_of("ablation", facts, causal) == ["a", "f"] and facts_of("ablation", facts, masked) == []
 
 
 def test_localizers_answer_for_all_neurons_and_matrice_is_stable():
