@@ -227,7 +227,8 @@ class _Sum:
         return Attributions(
             scores=xr.DataArray(self.scores, dims=("query", "layer", "neuron"),
                                 coords=coordinates | {"neuron": np.arange(self.scores.shape[2])}),
-            probability=xr.DataArray(np.exp(self.log_p), dims=("query",), coords={"query": self.names}),
+            # Rounded in float32, a sum of logarithms may end just above 0.
+            probability=xr.DataArray(np.exp(np.minimum(self.log_p, 0)), dims=("query",), coords={"query": self.names}),
             completeness_gap=xr.DataArray(gap / np.where(moved > 0, moved, 1), **two),
             error_estimate=xr.DataArray(errors / np.where(largest > 0, largest, 1), **two),
             provenance=provenance,

@@ -9,6 +9,7 @@ from tiny_models import KeepFloat64, tiny_model
 from knlib.attribution import attribute
 from knlib.baselines import masked_prompts
 from knlib.errors import InputError
+from knlib.methods import Scorer
 from knlib.models import load_model
 from knlib.quadrature import integrate_fixed
 from knlib.reference import ReferenceBatch
@@ -272,3 +273,15 @@ def test_architectures_without_one_projection_per_layer_are_named(kind, tmp_path
     tiny_model("bert" if kind == "albert" else "gpt2").tokenizer.save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"^architecture \w+: found lists of layers.*down_proj"):
         attribute(load_model(tmp_path), QUERIES)
+
+
+def test_a_sure_answer_has_a_probability_of_one_at_most(monkeypatch):
+    """A logarithm that rounding left above 0 is that of 1."""
+    score = Scorer.score
+
+    def above(self, sites):
+        scores, log_p, changes, errors = score(self, sites)
+        return scores, np.full_like(log_p, 2e-6), changes, errors
+
+    monkeypatch.setattr(Scorer, "score", above)
+    assert (attribute(tiny_model("gpt2"), QUERIES, method="activation").probability == 1).all()
