@@ -65,7 +65,7 @@ def arms(model: Model) -> dict[str, Arm]:
         Arm("ike", "ike"),
         Arm("lafn", "lafn", lafn | {"neurons": "located"}, contexts=1),
         Arm("lafn_all", "lafn", lafn | {"neurons": "all", "value": replace(shift, lr=0.5)}, contexts=1),
-        # More steps reach more on the development edits of atlas-llama; higher rates and a wider clamp do not.
+        # On development edits of atlas-llama more steps reach most, a higher rate less; a wider clamp adds nothing.
         Arm("lafn_all_40", "lafn", lafn | {"neurons": "all", "value": replace(shift, lr=0.5, steps=40)}, contexts=1),
     ]
     controls = [
