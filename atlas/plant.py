@@ -49,7 +49,10 @@ def plant(model: Model, facts: pd.DataFrame, types: dict[str, str], *, out: Path
             raise SystemExit(f"{path}: found options {saved['options']}, expected {options}")
     planting = Planting(model, facts, types, options, log=log)
     if saved is None and options["begin"]:
-        before = torch.load(out.parent / options["begin"] / "checkpoint.pt", weights_only=True)
+        earlier = out.parent / options["begin"] / "checkpoint.pt"
+        if not earlier.is_file():
+            raise SystemExit(f"begin: found no {earlier}, expected a run beside {out}")
+        before = torch.load(earlier, weights_only=True)
         planting.neurons.load_state_dict(before["neurons"])
         log(f"begun from {options['begin']} at step {before['step']}")
     stepper = planting.optimizer()
