@@ -83,7 +83,7 @@ def test_a_planting_begins_where_another_ended(tiny, tmp_path):
     for key, value in second.neurons.state_dict().items():
         assert torch.equal(value, first.neurons.state_dict()[key]), key
     assert json.loads((tmp_path / "second" / "training.json").read_text())["begin"] == "first"
-    with pytest.raises(SystemExit, match="begin: found no .*nowhere"):
+    with pytest.raises(SystemExit, match=r"begin: found no .*nowhere"):
         plant(tiny("llama"), facts.head(1), types, out=tmp_path / "third", options=still | {"begin": "nowhere"})
 
 
