@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_models import KeepFloat64, tiny_model
 
-from knlib.editing.cache import Gate, hidden_states, plain
+from knlib.editing.cache import Gate, hidden_states, plain, wording
 from knlib.editing.cached_change import load_cached
 from knlib.editing.gate_calibration import RelationGate
 from knlib.editing.lafn import lafn
@@ -160,10 +160,11 @@ def test_what_is_asked_before_the_subject_or_behind_another_question_is_not_edit
     assert hits([0, 1]) == [] == hits([])
     (hit,) = hits([end + 2, end, end + 1, 0])
     assert (hit.row, hit.column, change.entries[hit.entry].edit) == (0, end - 2, "edit r:B") and hit.language == "en"
-    assert hit.score == float(change.probe.margin(hidden_states(model, 1, ids, mask)[0, [end]], "r"))
+    words = wording(model, prompt, requests("r:B")["subject"].iloc[0])
+    assert hit.score == float(change.probe.margin(hidden_states(model, 1, ids, mask)[0, [end]], [words], "r"))
     # Running text asks at once: where the name ends the first of the asked columns decides.
     texts = gate.named(ids[0], mask[0], list(range(ids.shape[1])))
-    assert texts == [(end - 2, end - 2, 0)]
+    assert [text[:3] for text in texts] == [(end - 2, end - 2, 0)]
 
 
 def test_without_examples_the_gate_goes_by_the_cosine_to_the_prompts():
@@ -224,7 +225,11 @@ def test_saved_edits_come_back_and_other_weights_refuse_them(tmp_path):
     again = load_cached(tmp_path / "edits.safetensors", model)
     assert again.edits == change.edits and again.thresholds == change.thresholds and again.report == change.report
     assert again.probe.names == change.probe.names == ("r", "s") and again.probe.bias.equal(change.probe.bias)
-    assert again.probe.weights.equal(change.probe.weights) and again.without("edit r:C").probe is again.probe
+    assert (
+        again.probe.weights.equal(change.probe.weights)
+        and again.probe.words.equal(change.probe.words)
+        and again.without("edit r:C").probe is again.probe
+    )
     assert [entry.relation for entry in again.entries] == ["r", "r"]
     found = []
     for own in (change, again):

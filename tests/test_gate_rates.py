@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_models import KeepFloat64, tiny_model
 
-from knlib.editing.cache import Entry, end_states
+from knlib.editing.cache import Entry, end_states, wording
 from knlib.editing.cached_change import CachedChange
 from knlib.editing.gate_calibration import RelationGate
 from knlib.errors import InputError
@@ -58,7 +58,9 @@ def by_hand(model, gate, language, kind, theta):
     found = []
     for row in questions().query("language == @language and kind == @kind").itertuples():
         state = end_states(model, [row.prompt], gate.layer)
-        found.append(float(gate.probe.margin(state, RELATIONS[row.edit])) >= theta)
+        found.append(
+            float(gate.probe.margin(state, [wording(model, row.prompt, row.subject)], RELATIONS[row.edit])) >= theta
+        )
     return sum(found) / len(found), len(found)
 
 
@@ -73,15 +75,15 @@ def test_margins_are_for_the_relation_of_the_edit(model, gate):
 
 
 def test_rates_are_those_of_a_count_by_hand(model, gate):
-    table = gate_rates(model, gate, questions(), RELATIONS, points=7)
-    assert list(table) == ["language", "theta", "hits", "false_hits"] and len(table) == 2 * 7
+    table = gate_rates(model, gate, questions(), RELATIONS, points=41)
+    assert list(table) == ["language", "theta", "hits", "false_hits"] and len(table) == 2 * 41
     for language, own in table.groupby("language"):
         # Between two grid points, the first and last of which are margins themselves: equal up to rounding of batches.
         for row in own.iloc[1:-1].itertuples():
             assert row.hits == by_hand(model, gate, language, "generality", row.theta)[0]
             assert row.false_hits == by_hand(model, gate, language, "same_subject", row.theta)[0]
     # Something is told apart at all.
-    assert table["hits"].between(0.1, 0.9).any() and (table["hits"] > table["false_hits"]).any()
+    assert table["false_hits"].between(0.1, 0.9).any() and (table["hits"] > table["false_hits"]).any()
 
 
 def test_a_higher_threshold_lets_less_through(model, gate):
@@ -138,7 +140,12 @@ def test_rates_of_a_cache_with_many_edits_are_those_of_a_count_by_hand(model, ga
     for row, found in zip(asked.itertuples(), acting, strict=True):
         # Of the edited facts of this subject that whose relation the probe reads, if it is edited.
         state = end_states(model, [row.prompt], gate.layer)
-        own = [fact for fact in facts if fact[2:] == row.fact[2:] and float(gate.probe.margin(state, fact[0])) >= 0]
+        own = [
+            fact
+            for fact in facts
+            if fact[2:] == row.fact[2:]
+            and float(gate.probe.margin(state, [wording(model, row.prompt, row.subject)], fact[0])) >= 0
+        ]
         assert found == (own[0] if own else ""), row.prompt
     rates = acting_rates(model, cached(model, gate, facts, thresholds), asked)
     for language, row in rates.iterrows():

@@ -3,6 +3,7 @@
 import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -58,6 +59,21 @@ def plain(text: str) -> str:
     return unicodedata.normalize("NFC", "".join(c for c in parts if not _is_accent(c)))
 
 
+def wording(model: Model, prompt: str, name: str) -> str:
+    """What a probe of words reads of a prompt: `plain` text as the model's tokens spell it, without a name.
+
+    Example
+    -------
+    >>> wording(model, "The capital of Côte d'Ivoire is", "Côte d'Ivoire")
+    'the capital of   is'
+    """
+    return _text(model, model.pieces(prompt)).replace(plain(name), " ")
+
+
+def _text(model: Model, tokens: Sequence[int]) -> str:
+    return plain(model.tokenizer.decode(tokens, skip_special_tokens=True))
+
+
 def _is_accent(character: str) -> bool:
     # By combining class: from 200 on marks above and below, 27 to 35 Arabic vowels. Below are those that make another letter
     # (nukta, virama, the voicing of kana).
@@ -72,7 +88,8 @@ class Gate:
     where nobody says what is asked. An entry needs one of its subject's names up to there (in any language; a longer name
     that is there as well rules a shorter one out). A name alone says nothing about what is asked of the subject: with `semantic`,
     the hidden state behind `layer` at that column must reach the threshold of its language (that of the entry's nearest
-    key) in the `probe`'s margin of the entry's relation; without a probe, in the cosine to a key of this language.
+    key) in the `probe`'s margin of the entry's relation, which reads the words as well; without a probe, in the cosine to a key of
+    this language.
     """
 
     def __init__(
@@ -93,29 +110,29 @@ class Gate:
         """At most one hit a row. `asked`: (rows, columns) or None, as `Model.asked`; `run()` gives the unedited hidden states
         behind `layer`, [rows, columns, width]."""
         found = [
-            (row, column, place, entry)
+            (row, *named)
             for row, places in enumerate(_places(mask, asked))
-            for column, place, entry in self.named(ids[row], mask[row], places)
+            for named in self.named(ids[row], mask[row], places)
         ]
         if not found:
             return []
         if not self.semantic:
             best = {
                 row: Hit(row, column, entry, next(iter(self.entries[entry].names)), 1.0)
-                for row, column, _, entry in found
+                for row, column, _, entry, _ in found
             }
             return list(best.values())
         states = run()
         hits: dict[int, tuple[float, Hit]] = {}
-        for row, column, place, entry in found:
-            for language, score in self._scores(entry, states[row, place]).items():
+        for row, column, place, entry, words in found:
+            for language, score in self._scores(entry, states[row, place], words).items():
                 excess = score - self.thresholds[language]
                 if excess >= 0 and (row not in hits or excess > hits[row][0]):
                     hits[row] = (excess, Hit(row, column, entry, language, score))
         return [hit for _, hit in hits.values()]
 
-    def named(self, ids: torch.Tensor, mask: torch.Tensor, places: Sequence[int]) -> list[tuple[int, int, int]]:
-        """(column of the subject's last token, column that decides, entry) of all entries with the longest name in a row.
+    def named(self, ids: torch.Tensor, mask: torch.Tensor, places: Sequence[int]) -> list[tuple[int, int, int, str]]:
+        """(column of the subject's last token, column that decides, entry, `wording`) of all entries with the longest name in a row.
 
         `places`: the asked columns, ascending.
         """
@@ -123,7 +140,7 @@ class Gate:
         tokens = ids[columns].tolist()
 
         def text(length: int) -> str:
-            return plain(self.model.tokenizer.decode(tokens[:length], skip_special_tokens=True))
+            return _text(self.model, tokens[:length])
 
         def names(place: int) -> list[str]:
             found = text(bisect_right(columns, place))
@@ -135,16 +152,17 @@ class Gate:
         name, end = max(names(place), key=len), bisect_right(columns, place)
         wanted = text(end).count(name)  # the last mention counts: so many tokens hold all of them
         length = bisect_left(range(end), wanted, key=lambda length: text(length).count(name))
-        return [(columns[length - 1], place, entry) for entry in self.owners[name]]
+        words = text(end).replace(name, " ")
+        return [(columns[length - 1], place, entry, words) for entry in self.owners[name]]
 
-    def _scores(self, entry: int, state: torch.Tensor) -> dict[str, float]:
+    def _scores(self, entry: int, state: torch.Tensor, words: str) -> dict[str, float]:
         """Language -> what its threshold is compared with."""
         own = self.entries[entry]
         unit = torch.nn.functional.normalize(state.float(), dim=-1)
         cosines = {code: float((keys.to(unit) @ unit).max()) for code, keys in own.keys.items()}
         if self.probe is None:
             return cosines
-        return {max(cosines, key=cosines.get): float(self.probe.margin(state[None], own.relation))}
+        return {max(cosines, key=cosines.get): float(self.probe.margin(state[None], [words], own.relation))}
 
 
 def _places(mask: torch.Tensor, asked) -> list[list[int]]:
@@ -170,11 +188,16 @@ def hidden_states(model: Model, layer: int, ids: torch.Tensor, mask: torch.Tenso
 
     def keep(module, inputs, output):
         seen.append(output[0] if isinstance(output, tuple) else output)
+        raise _Reached  # what is above the layer is not asked for
 
-    with model.hooks((model.layers[layer], keep)):
+    with model.hooks((model.layers[layer], keep)), suppress(_Reached):
         # Not a call of the module: hooks on the whole model are for who called it.
         model.base.forward(input_ids=ids, attention_mask=mask, **uncached(model))
     return seen[0]
+
+
+class _Reached(Exception):
+    """Leaves a forward pass."""
 
 
 def end_states(model: Model, prompts: Sequence[str], layer: int, *, batch: int = 64) -> torch.Tensor:

@@ -17,6 +17,8 @@ from .changes import read_change
 from .lafn_values import shifted
 from .relation_probe import RelationProbe
 
+PROBE = ("weights", "bias", "words")  # tensors of a `RelationProbe`
+
 
 @dataclass(frozen=True, eq=False)
 class CachedChange:
@@ -104,7 +106,7 @@ class CachedChange:
                 for code, found in entry.values.items() for layer, (_, shift) in found.items()
             }  # fmt: skip
         if self.probe is not None:
-            tensors |= {"probe.weights": self.probe.weights, "probe.bias": self.probe.bias}
+            tensors |= {f"probe.{part}": getattr(self.probe, part) for part in PROBE}
         relations = None if self.probe is None else self.probe.names
         names = ("editor", "options", "model", "model_hash", "layer", "thresholds", "semantic", "report")
         metadata = {"cached": json.dumps({name: getattr(self, name) for name in names} | {"entries": described, "relations": relations},
@@ -125,7 +127,7 @@ def load_cached(path: str | Path, model: Model) -> CachedChange:
 
     def read(file, described: dict) -> CachedChange:
         entries = tuple(_entry(file, number, own) for number, own in enumerate(described.pop("entries")))
-        relations, parts = described.pop("relations"), ("probe.weights", "probe.bias")
+        relations, parts = described.pop("relations"), (f"probe.{part}" for part in PROBE)
         probe = None if relations is None else RelationProbe(tuple(relations), *map(file.get_tensor, parts))
         return CachedChange(**described, entries=entries, probe=probe)
 

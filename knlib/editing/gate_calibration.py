@@ -7,17 +7,17 @@ import pandas as pd
 
 from ..errors import InputError, Literal
 from ..models import Model
-from .cache import Entry, end_states
+from .cache import Entry, end_states, wording
 from .relation_probe import RelationProbe, can_fit, left_out_margins
 from .states import output_module
 
-EXAMPLE_COLUMNS = ("relation", "language", "template", "prompt")
+EXAMPLE_COLUMNS = ("relation", "language", "template", "subject", "prompt")
 LEAST_COSINE = 0.8  # where there is no probe
 
 
 @dataclass(frozen=True, eq=False)
 class RelationGate:
-    """`probe`: of states behind `layer` at a prompt's end; `thresholds`: language -> the least margin that is let through.
+    """`probe`: of words, and of states behind `layer` at a prompt's end; `thresholds`: language -> the least margin that is let through.
 
     `report`: language -> {`threshold`, `hits`, `false`}, the shares of examples let through, in templates that were left out,
     for the relation that they ask for and for each other one; `options`: what it was calibrated with.
@@ -59,7 +59,9 @@ class RelationGate:
             raise InputError("examples", found=Literal(f"{len(set(relations))} relations in {len(relations)} queries"),
                              expected="at least two relations, and more queries than relations")  # fmt: skip
         states = end_states(model, examples["prompt"], layer)
-        probe, margins = RelationProbe.fit(states, relations), left_out_margins(states, examples)
+        wordings = [wording(model, *row) for row in zip(examples["prompt"], examples["subject"], strict=True)]
+        probe = RelationProbe.fit(states, wordings, relations)
+        margins = left_out_margins(states, wordings, examples)
         own = np.asarray(relations)[:, None] == np.asarray(probe.names)[None]
         report = {}
         for code in dict.fromkeys(examples["language"]):

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ..editing.cache import Gate, end_states, hidden_states
+from ..editing.cache import Gate, end_states, hidden_states, wording
 from ..editing.cached_change import CachedChange
 from ..editing.gate_calibration import RelationGate
 from ..errors import InputError, Literal
@@ -41,9 +41,10 @@ def question_margins(
             raise InputError("relations", found=Literal(f"none of edit {edit}"), expected="one of every edit")
     states, margin = end_states(model, asked["prompt"].tolist(), gate.layer), np.empty(len(asked))
     own = asked["edit"].map(dict(relations))
+    words = np.array([wording(model, *row) for row in zip(asked["prompt"], asked["subject"], strict=True)], object)
     for relation in own.unique():
         rows = (own == relation).to_numpy()
-        margin[rows] = gate.probe.margin(states[rows.nonzero()[0]], relation).numpy()
+        margin[rows] = gate.probe.margin(states[rows.nonzero()[0]], words[rows], relation).numpy()
     return asked.assign(margin=margin)
 
 
