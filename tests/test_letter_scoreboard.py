@@ -3,18 +3,22 @@
 import json
 import shutil
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from letter_studies import tiny_study
+from letter_studies import tiny_answers, tiny_prompts, tiny_study
+from tiny_models import tiny_model
 
 from knlib.errors import InputError
 from knlib.query_relevant import baselines, effect_parts, localizers, score_parts, scoreboard_results
+from knlib.query_relevant import study as study_module
 from knlib.query_relevant.score_parts import REFERENCE, Plan, neuron_path
 from knlib.query_relevant.scoreboard import main, run_scoreboard
 from knlib.query_relevant.scoreboard_results import load_result
+from knlib.query_relevant.study import LetterStudy
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -29,7 +33,7 @@ def few(study):
     """Runs of the tiny study, with few draws of everything."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(score_parts, "_study", lambda *names: study)
-        for name, value in (("DRAWS", 2), ("DRAWN_EVERY", 1), ("DOSE_EVERY", 4)):
+        for name, value in (("DRAWS", 2), ("DOSED", 1)):
             patch.setattr(score_parts, name, value)
         for name in ("DRAWS", "RESAMPLES", "PERMUTATIONS"):
             patch.setattr(scoreboard_results, name, 20)
@@ -132,6 +136,39 @@ def test_killed_and_resumed(tiny, tmp_path, monkeypatch):
             pd.testing.assert_frame_equal(*(t.drop(columns="seconds_per_prompt") for t in (a, b)))
         else:
             assert one[name] == two[name], name
+
+
+def test_of_many_facts_each_is_tried_on_one_wording_that_no_score_of_it_has_seen(tmp_path, monkeypatch):
+    some = {name: baselines.SCORES[name] for name in ("knowledge_neurons", "activation", "oracle")}
+    for module, name, value in ((baselines, "SCORES", some), (localizers, "SCORES", some), (study_module, "ROUND", 12),
+                                (localizers, "CLUSTERED", {"qrnca": localizers.CLUSTERED["qrnca"]}),
+                                (localizers, "DRAWN", ("random",)), (score_parts, "MOST", {"random": 6})):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    facts = {f"f{i:02}": ("rs"[i % 2], f"{a} {b}") for i, (a, b) in enumerate(product(("bada", "nu", "sipo", "mira"), ("re", "ta", "kilo")))}  # fmt: skip
+    prompts = tiny_prompts(facts)
+    study = LetterStudy(tiny_model("llama"), list(facts), prompts, tiny_answers(prompts), frozenset(["f00"]))
+    assert len(study.scored) == len(prompts) * 2 / 3 and len(study.wordings) == len(study.scored) / 4
+    with few(study) as run:
+        run(tmp_path)
+        plan = Plan("tiny", ("en", "de"), 12, str(tmp_path / "parts"))
+        folder = plan.folder
+        reference = pd.read_parquet(neuron_path(plan, "qrnca"))
+    turn = dict(zip(facts, (0, 1, 2) * 4, strict=True))
+    assert (study.scored["place"] != study.scored["fact"].map(turn)).all()
+    assert (reference["held_out"] == reference["fact"].map(turn)).all() and reference["fact"].nunique() == 12
+    for name, tried in (("qrnca", 12), ("activation", 12), ("random", 6), ("oracle", 3)):
+        effects = pd.concat(map(pd.read_parquet, (folder / "letters" / name).glob("*.parquet")))
+        assert (effects["held_out"] == effects["fact"].map(turn)).all()
+        mine = effects[effects["group"] == "own"]
+        assert (mine["query"].str.split("|").str[1].str[-1].astype(int) == mine["held_out"]).all()
+        assert set(mine["fact"]) == set(list(facts)[:tried]), name
+    board = load_result(study.model, tmp_path / "out")[0]["scoreboard"]
+    counts = board.query("sample == 'held_out' and questions_of == 'all' and factor == 2").set_index("condition")[
+        "questions"
+    ]
+    asked = reference.drop_duplicates(["fact", "language"])["fact"].map(list(facts).index)  # one has no neuron
+    for name, tried in (("qrnca", 12), ("activation", 12), ("random", 6), ("oracle", 3)):
+        assert counts[name] == (asked < tried).sum() > tried, name
 
 
 def test_sets_are_cut_to_the_references_size(tiny, whole):

@@ -32,18 +32,20 @@ Scoring = Callable[..., np.ndarray]
 SCORES: dict[str, Scoring] = {}
 # Neurons times vocabulary of one matrix of logits.
 LOGITS = 2**24
+# Facts that a scoreboard takes at most: of scores that cost more than the reference, and with a row per neuron.
+FEW, EXACT = 50, 3
 
 
 @dataclass(frozen=True)
 class Traits:
     """What whoever runs a score must know of it.
 
-    `every`: scoreboards take every so many-th fact, because a prompt costs much more than others (a row per neuron). `whole`:
+    `most`: scoreboards take so many facts at most, because a prompt costs more than others; None: all. `whole`:
     a prompt's scores depend on the other prompts (classes are compared), so all are given at once. `selects`: only scores above
     0 mean a neuron that was found.
     """
 
-    every: int = 1
+    most: int | None = None
     whole: bool = False
     selects: bool = False
 
@@ -51,10 +53,12 @@ class Traits:
 TRAITS: dict[str, Traits] = {}
 
 
-def register(name: str, *, every: int = 1, whole: bool = False, selects: bool = False) -> Callable[[Scoring], Scoring]:
+def register(
+    name: str, *, most: int | None = None, whole: bool = False, selects: bool = False
+) -> Callable[[Scoring], Scoring]:
     """Decorator: makes `scoring(model, prompts, **options) -> [prompts, layers, neurons]` known under a name.
 
-    `every`, `whole`, `selects`: see `Traits`. A function of the same module may register again (a notebook's cell runs twice); `InputError` where another module has
+    `most`, `whole`, `selects`: see `Traits`. A function of the same module may register again (a notebook's cell runs twice); `InputError` where another module has
     the name.
 
     Example
@@ -66,7 +70,7 @@ def register(name: str, *, every: int = 1, whole: bool = False, selects: bool = 
         old = SCORES.get(name)
         if old is not None and old.__module__ != scoring.__module__:
             raise InputError("register", found=name, expected=f"a new name: {old.__module__} has this one")
-        SCORES[name], TRAITS[name] = scoring, Traits(every, whole, selects)
+        SCORES[name], TRAITS[name] = scoring, Traits(most, whole, selects)
         return scoring
 
     return add
@@ -119,7 +123,7 @@ def grad_x_act(model: Model, prompts: pd.DataFrame, *, legacy_letter: bool = Fal
     return letter_scores(model, prompts, method="gradient_x_activation", legacy_letter=legacy_letter).scores.values
 
 
-@register("neg")
+@register("neg", most=FEW)
 def neg(model: Model, prompts: pd.DataFrame, *, legacy_letter: bool = False) -> np.ndarray:
     """s dP/df, s = 1 where f > 0 and -1 elsewhere (neuron empirical gradient, github.com/xzhao-tkl/NEG).
 
@@ -148,7 +152,7 @@ def activation(model: Model, prompts: pd.DataFrame, *, legacy_letter: bool = Fal
     return np.abs(letter_scores(model, prompts, method="activation", legacy_letter=legacy_letter).scores.values)
 
 
-@register("nlka", every=30)
+@register("nlka", most=EXACT)
 def nlka(model: Model, prompts: pd.DataFrame, *, legacy_letter: bool = False) -> np.ndarray:
     """log p(w; x + h v_i) - log p(w; x): what a neuron alone adds to the letter's log-probability (Yu & Ananiadou 2024).
 
@@ -177,7 +181,7 @@ def nlka(model: Model, prompts: pd.DataFrame, *, legacy_letter: bool = False) ->
     return _each(model, prompts, legacy_letter, one)
 
 
-@register("dla")
+@register("dla", most=FEW)
 def dla(model: Model, prompts: pd.DataFrame, *, legacy_letter: bool = False) -> np.ndarray:
     """h (gamma/sigma v_i) (U_right - mean U_others): direct logit attribution, what a neuron adds to the letters' margin.
 
@@ -200,7 +204,7 @@ def dla(model: Model, prompts: pd.DataFrame, *, legacy_letter: bool = False) -> 
     return _each(model, prompts, legacy_letter, one)
 
 
-@register("relp")
+@register("relp", most=FEW)
 def relp(model: Model, prompts: pd.DataFrame, *, legacy_letter: bool = False) -> np.ndarray:
     """h d(logit)/dh with a backward pass in which much is constant (relevance propagation, github.com/TransluceAI/circuits).
 
@@ -218,7 +222,7 @@ def relp(model: Model, prompts: pd.DataFrame, *, legacy_letter: bool = False) ->
     return _each(model, prompts, legacy_letter, one)
 
 
-@register("oracle", every=30)
+@register("oracle", most=EXACT)
 def oracle(model: Model, prompts: pd.DataFrame, *, legacy_letter: bool = False) -> np.ndarray:
     """P less what it is with that neuron at 0, exactly: see `letter_ablation`. One row of a pass per neuron."""
     return letter_ablation(model, prompts, legacy_letter=legacy_letter).scores.values

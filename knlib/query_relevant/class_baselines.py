@@ -10,7 +10,7 @@ import torch
 from ..errors import InputError, Literal
 from ..models import Model
 from ..sites import Site, make_sites, neuron_vectors, padded, uncached
-from .baselines import register
+from .baselines import FEW, register
 from .last_position import activations
 from .letters import with_letter_sets
 
@@ -22,7 +22,7 @@ ACTIVE, SPECIFIC = 0.95, 0.01
 FIRST_LAYER = 2
 
 
-@register("cna", whole=True, selects=True)
+@register("cna", most=FEW, whole=True, selects=True)
 def cna(model: Model, prompts: pd.DataFrame) -> np.ndarray:
     """|mean h(class) - mean h(rest)| at the last position, from layer 2 on (0 before): contrastive neuron attribution.
 
@@ -42,7 +42,7 @@ def cna(model: Model, prompts: pd.DataFrame) -> np.ndarray:
     return change[number]
 
 
-@register("lape", whole=True, selects=True)
+@register("lape", most=FEW, whole=True, selects=True)
 def lape(model: Model, prompts: pd.DataFrame) -> np.ndarray:
     """ln(languages) - entropy for neurons specific to a prompt's language, else 0 (language activation probability entropy).
 

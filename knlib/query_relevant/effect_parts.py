@@ -12,7 +12,7 @@ from .long_form import answer_effects
 from .predictors import predictor_table
 from .questions import KEY
 from .score_parts import REFERENCE, Plan, facts_tried, neuron_path, reference_sizes
-from .study import LetterStudy
+from .study import ROUND, LetterStudy
 from .trials import trials
 
 
@@ -39,11 +39,14 @@ def effect_path(plan: Plan, kind: str, name: str, facts: list[str]) -> Path:
 def _effects(plan: Plan, study: LetterStudy, names: list[str], facts: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     if not facts:
         return pd.DataFrame(), pd.DataFrame()
-    dosed = set(study.facts[:: score_parts.DOSE_EVERY])
+    dosed = set(study.facts[: score_parts.DOSED])
     letters, answers = [], []
     for split in study.splits:
-        neurons = _conditions(plan, names, split.held_out, facts)
-        known = reference_sizes(plan, split.held_out, study.of(split.localize, facts))
+        own = study.tried_in(split, facts)
+        if not own:
+            continue
+        neurons = _conditions(plan, names, split.held_out, own)
+        known = reference_sizes(plan, split.held_out, study.of(split.localize, own))
         # Without neurons there is nothing to change, by any localizer: such questions are counted, not averaged.
         asked = known[known["size"] > 0]
         texts = study.answers[study.answers["query"].isin(split.test["fact"] + "|" + split.test["wording"])]
@@ -52,8 +55,8 @@ def _effects(plan: Plan, study: LetterStudy, names: list[str], facts: list[str])
                 continue
             tried = trials(split, asked[some])
             letters.append(letter_effects(study.model, study.prompts, tried, neurons, factors=factors))
-            own = texts.merge(asked.loc[some, KEY], on=KEY)
-            answers.append(answer_effects(study.model, own, neurons).assign(held_out=split.held_out))
+            own_texts = texts.merge(asked.loc[some, KEY], on=KEY)
+            answers.append(answer_effects(study.model, own_texts, neurons).assign(held_out=split.held_out))
     if not letters:
         return pd.DataFrame(), pd.DataFrame()
     return tuple(_with_draws(pd.concat(tables, ignore_index=True)) for tables in (letters, answers))
@@ -77,15 +80,21 @@ def _with_draws(effects: pd.DataFrame) -> pd.DataFrame:
 
 
 def run_predictors(plan: Plan) -> None:
-    """The three predictors, with the reference's neurons of every other fact of a relation, on the rest of its facts."""
+    """The three predictors, with the reference's neurons of some facts of every relation, on others.
+
+    Of at most `ROUND` facts: those that the first split tries, or every other of a relation where it tries all.
+    """
     path = plan.folder / "predictors.csv"
     if path.exists():
         return
     study, split = plan.study, plan.study.splits[0]
-    relation = study.prompts.drop_duplicates("fact").set_index("fact")["relation"].loc[study.facts]
-    located = set(relation.index[relation.groupby(relation).cumcount() % 2 == 0])
+    facts = study.facts[:ROUND]
+    relation = study.prompts.drop_duplicates("fact").set_index("fact")["relation"].loc[facts]
+    located = set(study.tried_in(split, facts))
+    if len(located) == len(facts):
+        located = set(relation.index[relation.groupby(relation).cumcount() % 2 == 0])
     neurons = pd.read_parquet(neuron_path(plan, REFERENCE))
     neurons = neurons[(neurons["held_out"] == split.held_out) & neurons["fact"].isin(located)]
-    new = split.test[~split.test["fact"].isin(located)].reset_index(drop=True)
+    new = study.of(split.test, set(facts) - located).reset_index(drop=True)
     table = predictor_table(study.model, new, neurons.assign(relation=neurons["fact"].map(relation)), study.answers)
     write_text(path, to_csv(table))

@@ -19,18 +19,19 @@ from ..files import atomically, write_text
 from ..models import load_model
 from ..result_files import config_hash, to_csv
 from . import localizers
-from .baselines import TRAITS, score
+from .baselines import FEW, TRAITS, score
 from .letter_effects import DOSES, FACTORS
 from .letters import letter_probabilities
-from .questions import KEY
 from .study import LetterStudy, chunks, load_study
 
 # Its sets say how many neurons a question has, for every localizer.
 REFERENCE = "qrnca"
-# Seeds of the localizers that draw, which therefore take every so many-th fact.
-DRAWS, DRAWN_EVERY = 10, 2
-# Every so many-th fact gets all doses, the others 2 and 0.
-DOSE_EVERY = 10
+# Seeds of the localizers that draw.
+DRAWS = 10
+# Facts that localizers are tried on at most, beside what their scores allow; one more integration, and those with many seeds.
+MOST = {"qrnca_margin": FEW} | dict.fromkeys(localizers.DRAWN, FEW)
+# So many facts, one of each relation, get all doses, the others 2 and 0.
+DOSED = 7
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Plan:
     def configuration(self) -> dict:
         study = self.study
         return {"model": study.model.hash, "questions": study.hash, "factors": FACTORS, "doses": DOSES,
-                "draws": [DRAWS, DRAWN_EVERY], "dose_every": DOSE_EVERY}  # fmt: skip
+                "draws": DRAWS, "dosed": DOSED}  # fmt: skip
 
 
 @cache
@@ -71,7 +72,7 @@ def score_tasks(plan: Plan) -> list[tuple]:
     starts = {label(s): s for name in localizers.names() if (s := localizers.starts_from(name)) is not None}
     tasks = []
     for scoring, options in starts.values():
-        facts = plan.study.facts_of(scoring)
+        facts = facts_scored(plan, (scoring, options))
         tasks += [(scoring, options, part) for part in ([facts] if TRAITS[scoring].whole else chunks(facts))]
     return tasks
 
@@ -82,11 +83,11 @@ def run_scores(plan: Plan, scoring: str, options: dict, facts: list[str]) -> Non
     if path.exists():
         return
     start, study = time.process_time(), plan.study
-    prompts = study.of(study.prompts, facts).reset_index(drop=True)
+    prompts = study.of(study.scored, facts).reset_index(drop=True)
     rotations = int(prompts["rotation"].max()) + 1
     if TRAITS[scoring].whole:
         # The k-th wordings of all questions apart: a wording that tests has no part in the scores of those that localize.
-        place = prompts.groupby(KEY)["wording"].rank("dense")
+        place = prompts["place"]
         values = np.empty((len(prompts), study.model.n_layers, study.model.n_neurons), dtype=np.float32)
         for k in sorted(place.unique()):
             values[(place == k).to_numpy()] = score(scoring, study.model, prompts[place == k], **options).values
@@ -113,7 +114,7 @@ def pooled_scores(plan: Plan, scoring: str, options: dict) -> xr.DataArray:
     Raises `InputError` where a part is missing: the score was refused.
     """
     study, rows, names = plan.study, [], []
-    facts = study.facts_of(scoring)
+    facts = facts_scored(plan, (scoring, options))
     for part in [facts] if TRAITS[scoring].whole else chunks(facts):
         path = _score_path(plan, scoring, options, part)
         if not path.exists():
@@ -147,7 +148,10 @@ def run_neurons(plan: Plan, name: str) -> None:
     facts = study.facts if name in localizers.DRAWN else facts_tried(plan, name)
     parts = []
     for split in study.splits:
-        located = study.of(study.wordings[study.wordings["query"].isin(split.localize["query"])], facts)
+        own = study.tried_in(split, facts)
+        if not own:
+            continue
+        located = study.of(study.wordings[study.wordings["query"].isin(split.localize["query"])], own)
         top = None if name == REFERENCE else reference_sizes(plan, split.held_out, located)
         for draw in range(DRAWS if name in localizers.DRAWN else 1):
             found = localizers.find(name, study.model, located, top=top, scores=scores, seed=draw)
@@ -166,7 +170,12 @@ def reference_sizes(plan: Plan, held_out: int, located: pd.DataFrame) -> pd.Data
 
 def facts_tried(plan: Plan, name: str) -> list[str]:
     """The facts that a localizer is tried on."""
-    if name in localizers.DRAWN:
-        return plan.study.facts[::DRAWN_EVERY]
     start = localizers.starts_from(name)
-    return plan.study.facts_of(start and start[0])
+    limits = [MOST.get(name), TRAITS[start[0]].most if start else None]
+    return plan.study.facts[: min((limit for limit in limits if limit is not None), default=None)]
+
+
+def facts_scored(plan: Plan, start: tuple[str, dict]) -> list[str]:
+    """The facts that a score is computed for: those of whichever localizer that starts from it is tried on most."""
+    owners = [name for name in localizers.names() if localizers.starts_from(name) == start]
+    return max((facts_tried(plan, name) for name in owners), key=len)

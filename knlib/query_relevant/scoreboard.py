@@ -64,7 +64,7 @@ def _said(work: Callable, *task) -> str | None:
 def run_scoreboard(
     model: str,
     languages: Sequence[str] = LANGUAGES,
-    questions: int = 50,
+    questions: int = 300,
     *,
     jobs: int = 1,
     folder: Path = RESULTS,
@@ -73,8 +73,9 @@ def run_scoreboard(
 ) -> Path:
     """Runs every localizer of the registry on `questions` facts in each language, and stores the tables.
 
-    A question is a fact in a language: localized on two wordings, tried on the third, three ways. Scores that the model or
-    the languages do not allow are left out, with the reason in the result. Returns the folder of the tables.
+    A question is a fact in a language: localized on two wordings, tried on the third, which goes round (less than
+    `study.ROUND` facts: three ways each). What costs more is tried on the first facts only. Scores that the model or the
+    languages do not allow are left out, with the reason in the result. Returns the folder of the tables.
 
     Raises `InputError` for unknown models and languages, too many questions, too few for inverse cluster attribution.
 
@@ -163,7 +164,9 @@ def collected(plan: Plan, names: list[str], left_out: dict[str, str]) -> dict:
     scores = {name: partial(pooled_scores, plan, *start) for name, start in starts.items() if start is not None}
     tables = summarize(study, pd.concat(letters, ignore_index=True), neurons, together("letters"), together("answers"),
                        scores, costs)  # fmt: skip
-    located = study.wordings[study.wordings["query"].isin(study.splits[0].localize["query"])]
+    first = study.splits[0]
+    located = study.of(study.wordings, study.tried_in(first, study.facts))
+    located = located[located["query"].isin(first.localize["query"])]
     tables["common"] = localizers.common_neurons(scores[REFERENCE](), located)
     if "predictors" not in left_out:
         tables["predictors"] = read_table(plan.folder / "predictors.csv")
@@ -176,7 +179,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", required=True, help="a shipped model, a folder, or a name of the Hugging Face hub")
     parser.add_argument("--languages", default=",".join(LANGUAGES), help=f"default: {','.join(LANGUAGES)}")
-    parser.add_argument("--questions", type=int, default=50, help="facts, each asked in every language (default: 50)")
+    parser.add_argument("--questions", type=int, default=300, help="facts, each asked in every language (default: 300)")
     parser.add_argument("--jobs", type=int, default=1, help="processes, each on one thread (default: 1, on all)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where tables go (default: data/results/letters)")
     parser.add_argument("--parts", type=Path, default=PARTS, help="where parts are kept (default: runs/letters)")

@@ -13,13 +13,14 @@ from ..facts import load_facts
 from ..models import Model
 from ..multiple_choice import LETTERS, build_multiple_choice, load_wordings
 from ..result_files import config_hash
-from .baselines import TRAITS
 from .long_form import without_options
 from .questions import KEY, Split, splits
 
 WORDINGS = 3
 # Facts that are computed and kept together, with all their languages.
 CHUNK = 5
+# From so many facts on, each is tried on one of its wordings, which goes round; fewer are tried on each wording in turn.
+ROUND = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,17 +41,28 @@ class LetterStudy:
         return config_hash({"prompts": query_hash(self.prompts), "answers": texts, "facts": self.facts})
 
     @cached_property
+    def scored(self) -> pd.DataFrame:
+        """The prompts that some split localizes on, with `place`: the number of the wording among its question's."""
+        place = self.prompts.groupby(KEY)["wording"].rank("dense").astype(int) - 1
+        return self.prompts.assign(place=place)[place != self.prompts["fact"].map(self._turn)]
+
+    @cached_property
     def wordings(self) -> pd.DataFrame:
         """One prompt row for each wording: what scores that are means over rotations belong to."""
-        return self.prompts[self.prompts["rotation"] == 0].reset_index(drop=True)
+        return self.scored[self.scored["rotation"] == 0].reset_index(drop=True)
 
     @cached_property
     def splits(self) -> list[Split]:
         return list(splits(self.prompts, wordings=WORDINGS))
 
-    def facts_of(self, scoring: str | None) -> list[str]:
-        """The facts that a score of the registry is computed for: all, or every so many-th where it is slow."""
-        return self.facts[:: 1 if scoring is None else TRAITS[scoring].every]
+    @cached_property
+    def _turn(self) -> dict[str, int]:
+        """The split that alone tries a fact; empty where every split tries all."""
+        return {} if len(self.facts) < ROUND else {fact: i % WORDINGS for i, fact in enumerate(self.facts)}
+
+    def tried_in(self, split: Split, facts: Sequence[str]) -> list[str]:
+        """Of some facts those whose neurons a split tries."""
+        return [fact for fact in facts if self._turn.get(fact, split.held_out) == split.held_out]
 
     def of(self, table: pd.DataFrame, facts: Sequence[str]) -> pd.DataFrame:
         return table[table["fact"].isin(set(facts))]
