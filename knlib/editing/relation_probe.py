@@ -1,6 +1,6 @@
 """Which relation a prompt asks for, read off its last hidden state and off its words: two linear classifiers, summed.
 
-Each sees what the other misses: a state tells apart new words for a relation that the model reads as it should, words the
+Each sees what the other misses: states know new words for a relation if the model reads them as it should, words know the
 constructions that the model itself misreads.
 """
 
@@ -25,10 +25,10 @@ FOLDS = 3
 
 @dataclass(frozen=True, eq=False)
 class RelationProbe:
-    """Log-odds of relations, in the order of `names`, from a prompt's last hidden state and its words.
+    """Votes for relations, in the order of `names`, from a prompt's last hidden state and its words.
 
-    `weights` [relations, width] and `bias` [relations], float64: a linear discriminant of the states; `words` [pieces,
-    relations], float64: ridge regression on the counts of `PIECES`, scaled so that its votes spread as those of the states do.
+    `weights` [relations, width] and `bias` [relations], float64: a linear discriminant of the states, in log-odds; `words`
+    [pieces, relations], float64: ridge regression on the shares of `PIECES`, scaled so that both votes spread alike.
     Wordings are texts without the subject's name, as `knlib.editing.cache.wording` gives them.
 
     Example
@@ -61,7 +61,7 @@ class RelationProbe:
                    torch.from_numpy(bias + scale * words_bias), torch.from_numpy(np.ascontiguousarray(scale * words.T)))  # fmt: skip
 
     def margins(self, states: torch.Tensor, wordings: Sequence[str]) -> torch.Tensor:
-        """Log-odds of every relation against the best other, [prompts, relations]: above 0 for the most probable."""
+        """How far every relation is ahead of the best other, [prompts, relations]: above 0 for the first alone."""
         logits = states.detach().cpu().double() @ self.weights.T + self.bias
         logits += torch.from_numpy(PIECES.transform(wordings) @ self.words.numpy())
         best = logits.topk(2, dim=1)
@@ -69,7 +69,7 @@ class RelationProbe:
         return logits - torch.where(is_best, best.values[:, 1:], best.values[:, :1])
 
     def margin(self, states: torch.Tensor, wordings: Sequence[str], relation: str) -> torch.Tensor:
-        """Log-odds of one relation against the best other, [prompts]. `InputError` for one that was not fitted."""
+        """How far one relation is ahead of the best other, [prompts]. `InputError` for one that was not fitted."""
         if relation not in self.names:
             raise InputError("relation", found=relation, expected=Literal("one of " + " ".join(self.names)))
         return self.margins(states, wordings)[:, self.names.index(relation)]

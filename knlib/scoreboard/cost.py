@@ -37,11 +37,8 @@ def _(change: WeightChange) -> int:
 def _(change: CachedChange) -> int:
     kept = [neurons for entry in change.entries for own in entry.values.values() for neurons, _ in own.values()]
     keys = [found for entry in change.entries for found in entry.keys.values()]
-    gate = (
-        []
-        if change.probe is None
-        else [change.probe.weights, change.probe.bias, change.probe.words[change.probe.words != 0]]
-    )
+    probe = change.probe
+    gate = [] if probe is None else [probe.weights, probe.bias, probe.words[probe.words != 0]]
     return sum(map(len, kept)) + sum(tensor.numel() for tensor in (*keys, *gate))
 
 
