@@ -98,13 +98,14 @@ def question_points(space: QuestionSpace, classes: Mapping[str, pd.Series], meas
 
     `classes`: name -> a class for every row of `space.points`; `measures`: name -> of `class_measures`.
     """
+    size = 6 if len(space.points) < 500 else 3  # points of markers that do not cover each other
     figure, axes = plt.subplots(1, len(classes), figsize=(5.7 * len(classes), 4.4), squeeze=False, layout="constrained")
     for ax, (name, own) in zip(axes[0], classes.items(), strict=True):
         order = by_script(own.unique()) if name == "language" else sorted(own.unique())
         colors = sns.color_palette("husl", len(order)) if len(order) > len(COLORS) else COLORS
         for color, kind in zip(colors, order, strict=False):
             rows = (own == kind).to_numpy()
-            ax.plot(space.points["x"][rows], space.points["y"][rows], "o", color=color, markersize=6, alpha=0.75,
+            ax.plot(space.points["x"][rows], space.points["y"][rows], "o", color=color, markersize=size, alpha=0.75,
                     markeredgewidth=0, label=kind)  # fmt: skip
         found = measures[name]
         ax.set(title=f"by {name}: silhouette {found['silhouette']:.2f} (by chance {found['silhouette_null']:.2f}),\n"
