@@ -218,7 +218,7 @@ def test_probabilities_of_both_answers():
 def test_gates_have_a_panel_for_each_language():
     figure = lafn_plots.gate_curves(gates())
     assert [ax.get_title(loc="left") or ax.get_title() for ax in figure.axes][:2] == ["en", "de"]
-    assert len(figure.axes) == 12 and figure.get_supxlabel() == "threshold of the margin, log-odds"
+    assert len(figure.axes) == 12 and figure.get_supxlabel() == "threshold of the margin"
     # (1 - theta)^2 <= .01 from theta = .9 on
     marked = figure.axes[0].lines[2].get_xdata()[0]
     assert marked == pytest.approx(0.9)

@@ -149,7 +149,7 @@ def gate_curves(
     *,
     allowed: float = 0.01,
     thresholds: Mapping[str, float] | None = None,
-    label: str = "threshold of the margin, log-odds",
+    label: str = "threshold of the margin",
 ) -> Figure:
     """How often the cache answers what it should and what it should not, by its threshold; a panel a language.
 

@@ -12,6 +12,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from ..languages import LANGUAGES
 from ..plots import COLORS, by_script
@@ -33,7 +35,7 @@ METRICS = ("reliability", "generality", "locality", "portability")
 KIND_STYLES = {"same_subject": (COLORS[3], "o"), "same_relation": (COLORS[0], "s"), "unrelated": (COLORS[7], "D")}
 WHEN_STYLES = {"before": (COLORS[7], "o"), "inside": (COLORS[0], "D"), "after": ("black", "x")}
 # Where a point's name may stand, in points: beside it, else above or below, further off each time.
-LABEL_PLACES = ((7, 0), (-7, 0), *((x, y) for far in (9, 22, 35) for y in (far, -far) for x in (0, 7, -7)))
+LABEL_PLACES = ((7, 0), (-7, 0), *((x, y) for far in (9, 22, 35, 48) for y in (far, -far) for x in (0, 7, -7)))
 
 
 def name_of(arm: str) -> str:
@@ -236,20 +238,21 @@ def _label_points(ax, names: list[str], x, y) -> None:
         own = ax.annotate(name, place, (0, 0), textcoords="offset points", fontsize=9, arrowprops=line)
         covered = {}
         for shift in LABEL_PLACES:
-            _put(own, shift)
-            box = own.get_window_extent().padded(2)
+            box = _put(own, shift).padded(2)
             others = np.delete(points, number, axis=0)
             inside = (np.abs(others - (box.p0 + box.p1) / 2) < (box.p1 - box.p0) / 2 + 6).all(1).sum()
             outside = 9 * (box.x0 < frame.x0 or box.x1 > frame.x1)
             covered[shift] = inside + outside + sum(box.overlaps(other) for other in taken)
-        _put(own, min(covered, key=covered.get))
-        taken.append(own.get_window_extent())
+        taken.append(_put(own, min(covered, key=covered.get)))
 
 
-def _put(text, shift: tuple[float, float]) -> None:
+def _put(text, shift: tuple[float, float]) -> Bbox:
+    """Moves an annotation; returns the box of its name, without the line's."""
     text.set_position(shift)
     text.set(ha={0: "center", 1: "left", -1: "right"}[int(np.sign(shift[0]))],
              va={0: "center", 1: "bottom", -1: "top"}[int(np.sign(shift[1]))])  # fmt: skip
+    text.update_positions(text.figure.canvas.get_renderer())
+    return Text.get_window_extent(text)
 
 
 def probability_lines(table: pd.DataFrame) -> Figure:
