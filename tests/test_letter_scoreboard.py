@@ -82,6 +82,7 @@ def test_every_registered_localizer_has_rows(tiny, study, copy, monkeypatch):
     assert (held_out["S_low"] <= held_out["S"]).all() and (held_out["S"] <= held_out["S_high"]).all()
     for name in ("flips", "long_form", "doses", "fact_language"):
         assert set(tables[name]["condition"]) == set(localizers.names()), name
+    assert set(tables["letter_or_more"]["condition"]) == set(localizers.names()) - {"random_layer_matched"}
     assert tables["doses"]["factor"].nunique() == 7
     agreement = tables["agreement"].set_index("localizer")
     assert agreement.loc["oracle", ["rank_correlation", "recall"]].tolist() == [1, 1]

@@ -12,7 +12,7 @@ from knlib.intervention import scale
 from knlib.multiple_choice import build_multiple_choice, load_wordings
 from knlib.prediction import answer_tokens, score_answers
 from knlib.query_relevant.effect_tables import dose_curve, fact_language_table, flip_table, specificity_table
-from knlib.query_relevant.long_form import answer_effects, long_form_table, without_options
+from knlib.query_relevant.long_form import answer_effects, letter_or_more, long_form_table, without_options
 from knlib.query_relevant.metrics import specificity
 
 
@@ -148,6 +148,55 @@ def test_unchanged_texts_are_those_of_prediction():
         (found["after"] - found["before"]).mean()
     )
     assert not len(long_form_table(found))
+
+
+def moves(condition, letter, text, factor=2.0, questions="abcd"):
+    """Effects and answers of questions whose log-odds and log p both move by so much, give or take a tenth."""
+    before = 0.5
+    noise = dict(zip("abcdefgh", (0.1, -0.1, 0.05, -0.05, 0.08, -0.08, 0.02, -0.02), strict=True))
+    letters = [(before, 1 / (1 + np.exp(-(letter + noise[q])))) for q in questions]
+    effects = rows("own", letters, factor=factor, condition=condition)
+    effects["question"] = [f"{q}|en" for q in questions]
+    texts = pd.DataFrame({"condition": condition, "factor": factor, "question": effects["question"], "before": -1.0,
+                          "after": [-1 + text + 2 * noise[q] for q in questions]})  # fmt: skip
+    return effects, texts
+
+
+def verdict_of(mine, control):
+    effects, texts = (pd.concat(pair, ignore_index=True) for pair in zip(mine, control, strict=True))
+    return letter_or_more(effects, texts, resamples=200)
+
+
+@pytest.mark.parametrize(
+    ("letter", "text", "verdict"),
+    [(1, 1, "letter and text"), (1, 0, "letter only"), (1, -1, "letter only"), (0, 1, "text only"), (0, 0, "neither")],
+)
+def test_a_set_that_moves_only_the_letter_is_called_so(letter, text, verdict):
+    """Enhanced neurons must raise, suppressed ones lower: what goes the other way is not moved by them."""
+    for sign, factor in ((1, 2.0), (-1, 0.0)):
+        # The control moves by a tenth itself: what is compared is the difference, question by question.
+        control = moves("random_layer_matched", 0.1 * sign, 0.1 * sign, factor)
+        found = verdict_of(moves("mine", (letter + 0.1) * sign, (text + 0.1) * sign, factor), control)
+        assert found[["condition", "verdict"]].values.tolist() == [["mine", verdict]]
+        assert found["letter"].tolist() == pytest.approx([sign * letter], abs=1e-9)
+        assert found["text"].tolist() == pytest.approx([sign * text], abs=1e-9)
+
+
+def test_a_verdict_is_of_the_questions_that_the_control_has_too():
+    """The control's other questions, far off, do not count; nor do those that only the localizer has."""
+    control = moves("random_layer_matched", 0.0, 0.0, questions="abcd")
+    far = moves("random_layer_matched", 9.0, 9.0, questions="gh")
+    control = tuple(pd.concat(pair) for pair in zip(control, far, strict=True))
+    other = tuple(pd.concat(p) for p in zip(moves("mine", 1, 0, questions="abcd"), moves("mine", 9, 9, questions="ef"), strict=True))  # fmt: skip
+    found = verdict_of(other, control)
+    assert found[["questions", "verdict"]].values.tolist() == [[4, "letter only"]]
+    assert found["letter"].tolist() == pytest.approx([1])
+    assert not len(verdict_of(moves("mine", 1, 1, questions="a"), control))
+
+
+def test_a_verdict_needs_its_control():
+    with pytest.raises(InputError, match="no random_layer_matched at factor 2"):
+        letter_or_more(*moves("mine", 1, 1))
 
 
 def test_questions_without_options_hold_nothing_of_the_options():

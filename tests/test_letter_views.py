@@ -22,7 +22,6 @@ from knlib.query_relevant import scoreboard
 from knlib.query_relevant.clusters import Cluster, select, walk
 from knlib.query_relevant.letter_neurons import letter_overlap
 from knlib.query_relevant.live import ask_questions, explore_questions, letters_under, picture, rotations
-from knlib.query_relevant.long_form import letter_or_more
 from knlib.query_relevant.question_space import class_measures, question_space
 from knlib.query_relevant.vocabulary import promoted_tokens
 
@@ -140,38 +139,6 @@ def test_the_same_fact_in_another_language_is_no_neighbour():
     space = question_space(pd.DataFrame(rows, columns=["fact", "language", "layer", "neuron", "score"]))
     relation = space.points["fact"].map(lambda fact: int(fact[1:]) // 2)
     assert class_measures(space, relation, permutations=20)["neighbour"] < 1
-
-
-def tables_of(letter, text, factor=2.0):
-    rows = [("mine", letter, letter - 0.1, letter + 0.1), ("random_layer_matched", 0.0, -0.1, 0.1)]
-    board = pd.DataFrame(rows, columns=["condition", "R_odds", "R_odds_low", "R_odds_high"]).assign(
-        factor=factor, sample="held_out"
-    )
-    rows = [("mine", text, text - 0.1, text + 0.1), ("random_layer_matched", 0.0, -0.1, 0.1)]
-    return board, pd.DataFrame(rows, columns=["condition", "change", "low", "high"]).assign(factor=factor)
-
-
-@pytest.mark.parametrize(
-    ("letter", "text", "verdict"),
-    [
-        (1, 1, "letter and text"),
-        (1, 0.1, "letter only"),
-        (1, -1, "letter only"),
-        (0.1, 1, "text only"),
-        (0, 0, "neither"),
-    ],
-)
-def test_a_set_that_moves_only_the_letter_is_called_so(letter, text, verdict):
-    """Enhanced neurons must raise, suppressed ones lower: what goes the other way is not moved by them."""
-    for sign, factor in ((1, 2.0), (-1, 0.0)):
-        found = letter_or_more(*tables_of(sign * letter, sign * text, factor))
-        assert found[["condition", "verdict"]].values.tolist() == [["mine", verdict]]
-
-
-def test_a_verdict_needs_its_control():
-    board, texts = tables_of(1, 1)
-    with pytest.raises(InputError, match="no random_layer_matched at factor 2"):
-        letter_or_more(board[board["condition"] == "mine"], texts)
 
 
 def test_neurons_shown_are_the_best_of_all_orders_and_of_one(asked):

@@ -117,7 +117,7 @@ def find(
     if scores is None:
         scores = scores_for(name, model, prompts)
     if name == "random_layer_matched":
-        return _redrawn(find("qrnca", model, prompts, top=top, scores=scores, t=t, u=u, v=v), scores.shape[2], seed)
+        return redrawn(find("qrnca", model, prompts, top=top, scores=scores, t=t, u=u, v=v), scores.shape[2], seed)
     clustered = _clusters_of(scores)
     if name == "knowledge_neurons":
         found = _frequent(clustered, scores, prompts, t)
@@ -134,6 +134,24 @@ def find(
         most = [limits[key] for key in zip(found["fact"], found["language"], strict=True)]
         found = found[place < most]
     return found.reset_index(drop=True)
+
+
+def redrawn(found: pd.DataFrame, width: int, seed: int) -> pd.DataFrame:
+    """Every question's neurons exchanged for others of their layers, by `seed` and question.
+
+    `found`: a table of `find`; `width`: neurons of a layer. Columns as `find`, scores 0.
+
+    Example
+    -------
+    >>> redrawn(find("qrnca", model, prompts), model.n_neurons, seed=1)
+    """
+    parts = [_rows("", "", np.zeros(0, dtype=int), np.zeros(0), width)]
+    for (fact, language), own in found.groupby(KEY):
+        pairs = tuple(sorted(zip(own["layer"].tolist(), own["neuron"].tolist(), strict=True)))
+        drawn = layer_matched(pairs, width, generator(seed, fact, language, "random_layer_matched"))
+        neurons = np.array([layer * width + neuron for layer, neuron in drawn])
+        parts.append(_rows(fact, language, neurons, np.zeros(len(neurons)), width))
+    return pd.concat(parts, ignore_index=True)
 
 
 def common_neurons(scores: xr.DataArray, prompts: pd.DataFrame, *, t: float = 0.2, u: float = 0.3) -> pd.DataFrame:
@@ -253,17 +271,6 @@ def _drawn(limits: dict, model: Model, seed: int) -> pd.DataFrame:
         draw = generator(seed, fact, language, "random")
         neurons = draw.choice(model.n_layers * model.n_neurons, size, replace=False)
         parts.append(_rows(fact, language, neurons, np.zeros(size), model.n_neurons))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _redrawn(found: pd.DataFrame, width: int, seed: int) -> pd.DataFrame:
-    """Every question's neurons exchanged for others of their layers."""
-    parts = [_rows("", "", np.zeros(0, dtype=int), np.zeros(0), width)]
-    for (fact, language), own in found.groupby(KEY):
-        pairs = tuple(sorted(zip(own["layer"].tolist(), own["neuron"].tolist(), strict=True)))
-        drawn = layer_matched(pairs, width, generator(seed, fact, language, "random_layer_matched"))
-        neurons = np.array([layer * width + neuron for layer, neuron in drawn])
-        parts.append(_rows(fact, language, neurons, np.zeros(len(neurons)), width))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -10,11 +10,17 @@ from ..errors import InputError, Literal
 from ..models import Model
 from ..multiple_choice import answer_space
 from ..prediction import AnswerRows, answer_tokens
-from ..statistics import mean
+from ..statistics import mean, paired_difference
 from .letter_effects import FACTORS, sets_by_condition
+from .metrics import question_means
 from .questions import KEY
 
 BY = ["condition", "factor"]
+# As many random neurons of the same layers.
+CONTROL = "random_layer_matched"
+# Whether the letter moved, whether the text moved.
+VERDICTS = {(True, True): "letter and text", (True, False): "letter only", (False, True): "text only",
+            (False, False): "neither"}  # fmt: skip
 
 
 def without_options(prompts: pd.DataFrame, wordings: pd.DataFrame) -> pd.DataFrame:
@@ -126,31 +132,43 @@ def long_form_table(effects: pd.DataFrame, *, resamples: int = 2000, seed: int =
 
 
 def letter_or_more(
-    board: pd.DataFrame, long_form: pd.DataFrame, *, control: str = "random_layer_matched"
+    effects: pd.DataFrame, answers: pd.DataFrame, *, control: str = CONTROL, resamples: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
-    """Whether a localizer's neurons move the letter, the answer's text, or both, more than the control's do.
+    """Whether a localizer's neurons move the letter, the answer's text, or both, more than the control's of the same questions.
 
-    `board`: of `specificity_table` (held-out wordings); `long_form`: of `long_form_table`. Something is moved where its interval
-    lies beyond the control's: above it where neurons are enhanced, below it where they are suppressed. Columns: `condition`,
-    `factor`, `letter` (log-odds), `text` (nats a token), `verdict`: `letter and text`, `letter only` (a letter set), `text only`,
-    `neither`. Conditions that a table lacks have no row; the control has none.
+    `effects`: of `letter_effects`, `answers`: of `answer_effects`. Both are averaged over a question's prompts and draws, and
+    compared question by question with the control, which may have been run on fewer. A thing is moved where the interval of
+    the difference excludes 0: above it where neurons are enhanced, below it where they are suppressed. Columns: `condition`,
+    `factor`, `questions` (that both have), `letter` (log-odds beyond the control's), `text` (nats a token beyond it), each with
+    `_low`, `_high`; `verdict`: `letter and text`, `letter only` (a letter set), `text only`, `neither`. The control has no
+    row, nor has a condition with fewer than two of its questions.
 
     Raises `InputError` for tables without the control.
 
     Example
     -------
-    >>> letter_or_more(board, long_form)[["condition", "factor", "verdict"]]
+    >>> letter_or_more(effects, answers)[["condition", "factor", "questions", "verdict"]]
     """
-    letters = board[board["sample"] == "held_out"].set_index(BY)[["R_odds", "R_odds_low", "R_odds_high"]]
-    texts = long_form.set_index(BY)[["change", "low", "high"]]
+    letters = question_means(effects[effects["group"] == "own"], [*BY, "question"])["odds"]
+    texts = answers.assign(change=answers["after"] - answers["before"]).groupby([*BY, "question"])["change"].mean()
+    both = pd.DataFrame({"letter": letters, "text": texts}).dropna()
     rows = []
-    for key in [key for key in letters.index if key in texts.index and key[0] != control]:
-        moved = []
-        for table in (letters, texts):
-            if (control, key[1]) not in table.index:
-                raise InputError("tables", found=Literal(f"no {control} at factor {key[1]:g}"), expected="the control")
-            (_, low, high), (_, least, most) = table.loc[key], table.loc[control, key[1]]
-            moved.append(bool(low > most if key[1] > 1 else high < least))
-        verdict = {(True, True): "letter and text", (True, False): "letter only", (False, True): "text only"}
-        rows.append((*key, letters.loc[key, "R_odds"], texts.loc[key, "change"], verdict.get(tuple(moved), "neither")))
-    return pd.DataFrame(rows, columns=[*BY, "letter", "text", "verdict"])
+    for (condition, factor), own in both.groupby(BY, sort=False):
+        if condition == control:
+            continue
+        if (control, factor) not in both.index.droplevel("question"):
+            raise InputError("effects", found=Literal(f"no {control} at factor {factor:g}"), expected="the control")
+        there = both.loc[(control, factor)]
+        own = own.droplevel(BY)
+        questions = own.index.intersection(there.index)
+        if len(questions) < 2:
+            continue
+        row, moved = {"condition": condition, "factor": factor, "questions": len(questions)}, []
+        for name in ("letter", "text"):
+            values = own.loc[questions, name], there.loc[questions, name]
+            found = paired_difference(*values, questions, resamples=resamples, seed=seed)
+            row |= {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
+            moved.append(found.low > 0 if factor > 1 else found.high < 0)
+        rows.append(row | {"verdict": VERDICTS[tuple(moved)]})
+    numbers = [name + end for name in ("letter", "text") for end in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=[*BY, "questions", *numbers, "verdict"])

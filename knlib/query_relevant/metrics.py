@@ -4,6 +4,7 @@ Intervals are over questions, not prompts: the prompts of a question ask the sam
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -62,7 +63,7 @@ def specificity(effects: pd.DataFrame, *, level: float = 0.95, draws: int = 10_0
     if not effects["group"].isin(GROUPS).all():
         wrong = effects.loc[~effects["group"].isin(GROUPS), "group"].iloc[0]
         raise InputError("effects, group", found=wrong, expected=Literal("own or other"))
-    means = _question_means(effects, ["question", "group"]).unstack("group")
+    means = question_means(effects, ["question", "group"]).unstack("group")
     lacking = means.index[means["p"].reindex(columns=list(GROUPS)).isna().any(axis=1)]
     if len(lacking):
         raise InputError(f"effects, question {lacking[0]}", found=Literal("prompts of one group only"),
@@ -126,7 +127,7 @@ def fact_language(effects: pd.DataFrame, *, level: float = 0.95, draws: int = 10
     table = effects.assign(question=effects["fact"].astype(str) + "|" + effects["language"].astype(str),
                            same_fact=effects["fact"] == effects["tested_fact"],
                            same_language=effects["language"] == effects["tested_language"])  # fmt: skip
-    means = _question_means(table, ["question", "same_fact", "same_language"]).unstack(["same_fact", "same_language"])
+    means = question_means(table, ["question", "same_fact", "same_language"]).unstack(["same_fact", "same_language"])
     names = [(True, True), (True, False), (False, True), (False, False)]
     weights, drawn, rows = _weights(len(means), draws, seed), {}, []
     for name in names:
@@ -192,17 +193,26 @@ def _check(effects: pd.DataFrame, columns: list[str]) -> None:
             raise InputError(f"effects, {column}", found=Literal("a value outside [0, 1]"), expected="probabilities")
 
 
-def _question_means(effects: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+def question_means(effects: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Means over the prompts of each group: `change` and `p` of P(right letter), `odds` (change of the log-odds), `relative` (change / p).
+
+    `effects`: of `letter_effects`. `by` has `question`. Raises `InputError` for fewer than two of them.
+
+    Example
+    -------
+    >>> question_means(effects, ["condition", "question"])["odds"]
+    """
     before, after = (effects[c].to_numpy(dtype=float) for c in ("before", "after"))
     odds = [np.log(p / (1 - p)) for p in (np.clip(v, ROUNDING, 1 - ROUNDING) for v in (before, after))]
     table = effects[by].assign(change=after - before, p=before, odds=odds[1] - odds[0],
                                relative=(after - before) / np.maximum(before, ROUNDING))  # fmt: skip
     means = table.groupby(by, sort=True)[["change", "p", "relative", "odds"]].mean()
-    if means.index.get_level_values(0).nunique() < 2:
+    if means.index.get_level_values("question").nunique() < 2:
         raise InputError("effects", found=Literal("fewer than two questions"), expected="questions to draw from")
     return means
 
 
+@lru_cache(maxsize=2)  # most rows of a table are of the same questions
 def _weights(questions: int, draws: int, seed: int) -> np.ndarray:
     """How often each question was drawn, [1 + draws, questions]; row 0 is the sample itself."""
     drawn = np.random.default_rng(seed).multinomial(questions, np.full(questions, 1 / questions), size=draws)

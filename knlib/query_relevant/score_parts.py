@@ -73,8 +73,10 @@ def score_tasks(plan: Plan) -> list[tuple]:
     tasks = []
     for scoring, options in starts.values():
         facts = facts_scored(plan, (scoring, options))
-        tasks += [(scoring, options, part) for part in ([facts] if TRAITS[scoring].whole else chunks(facts))]
-    return tasks
+        parts = [facts] if TRAITS[scoring].whole else chunks(facts)
+        tasks.append([(scoring, options, part) for part in parts])
+    # Scores in a single part take minutes: were they last, one process would end alone.
+    return [task for own in sorted(tasks, key=len) for task in own]
 
 
 def run_scores(plan: Plan, scoring: str, options: dict, facts: list[str]) -> None:
@@ -127,14 +129,14 @@ def pooled_scores(plan: Plan, scoring: str, options: dict) -> xr.DataArray:
 
 
 def run_letters(plan: Plan, facts: list[str]) -> None:
-    """What the unchanged model answers to some facts' prompts."""
+    """What the unchanged model answers to some facts' prompts that localize; what it answers to the others is with the effects."""
     path = plan.folder / "letters" / f"{config_hash({'facts': facts})}.csv"
     if path.exists():
         return
     study = plan.study
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # low masses are in the table
-        write_text(path, to_csv(letter_probabilities(study.model, study.of(study.prompts, facts))))
+        write_text(path, to_csv(letter_probabilities(study.model, study.of(study.scored, facts))))
 
 
 def run_neurons(plan: Plan, name: str) -> None:
@@ -143,19 +145,21 @@ def run_neurons(plan: Plan, name: str) -> None:
     if path.exists():
         return
     study, start = plan.study, localizers.starts_from(name)
-    scores = None if start is None else pooled_scores(plan, *start)
-    # What is drawn has the reference's layers: it needs all questions, whichever it is asked for.
-    facts = study.facts if name in localizers.DRAWN else facts_tried(plan, name)
+    layered = name == "random_layer_matched"
+    scores = None if start is None or layered else pooled_scores(plan, *start)
     parts = []
     for split in study.splits:
-        own = study.tried_in(split, facts)
+        own = study.tried_in(split, facts_tried(plan, name))
         if not own:
             continue
         located = study.of(study.wordings[study.wordings["query"].isin(split.localize["query"])], own)
         top = None if name == REFERENCE else reference_sizes(plan, split.held_out, located)
         for draw in range(DRAWS if name in localizers.DRAWN else 1):
-            found = localizers.find(name, study.model, located, top=top, scores=scores, seed=draw)
-            parts.append(study.of(found, facts_tried(plan, name)).assign(held_out=split.held_out, draw=draw))
+            if layered:  # from the reference's neurons that are there: with common ones told from all questions
+                found = localizers.redrawn(_reference(plan, split.held_out, own), study.model.n_neurons, draw)
+            else:
+                found = localizers.find(name, study.model, located, top=top, scores=scores, seed=draw)
+            parts.append(found.assign(held_out=split.held_out, draw=draw))
     atomically(path, pd.concat(parts, ignore_index=True).to_parquet)
 
 
@@ -164,8 +168,12 @@ def neuron_path(plan: Plan, name: str) -> Path:
 
 
 def reference_sizes(plan: Plan, held_out: int, located: pd.DataFrame) -> pd.DataFrame:
+    return localizers.sizes(_reference(plan, held_out, plan.study.facts), located)
+
+
+def _reference(plan: Plan, held_out: int, facts: list[str]) -> pd.DataFrame:
     found = pd.read_parquet(neuron_path(plan, REFERENCE))
-    return localizers.sizes(found[found["held_out"] == held_out], located)
+    return found[(found["held_out"] == held_out) & found["fact"].isin(facts)]
 
 
 def facts_tried(plan: Plan, name: str) -> list[str]:

@@ -10,6 +10,7 @@ import multiprocessing
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -40,17 +41,21 @@ PARTS = ROOT / "runs" / "letters"
 LANGUAGES = ("en", "de", "fr", "ru", "ar", "zh")
 
 
-def _each(work: Callable, tasks: list[tuple], jobs: int):
-    """(task, None or the input error said) of each, `jobs` at a time."""
+@contextmanager
+def _workers(jobs: int):
+    """A function that makes calls (work, arguments), `jobs` at a time, and yields each with None or the input error it said."""
     if jobs == 1:
-        for task in tasks:
-            yield task, _said(work, *task)
+        yield lambda calls: ((call, _said(*call)) for call in calls)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in mid-work
     with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        running = {pool.submit(_said, work, *task): task for task in tasks}
-        for future in as_completed(running):
-            yield running[future], future.result()
+
+        def each(calls):
+            running = {pool.submit(_said, *call): call for call in calls}
+            for future in as_completed(running):
+                yield running[future], future.result()
+
+        yield each
 
 
 def _said(work: Callable, *task) -> str | None:
@@ -84,34 +89,33 @@ def run_scoreboard(
     >>> run_scoreboard("atlas-llama", ["en", "fr"], 4)
     """
     plan = Plan(model, tuple(languages), questions, str(parts))
-    study, refused = plan.study, {}
+    study, refused, left_out = plan.study, {}, {}
     log(f"{model}: {len(study.facts)} facts in {len(plan.languages)} languages, {len(study.prompts)} prompts")
-    tasks = [(plan, *task) for task in score_tasks(plan)]
-    for number, (task, error) in enumerate(_each(run_scores, tasks, jobs), 1):
-        if error:
-            refused[label(task[1:3])] = error
-        log(f"scores {number} of {len(tasks)}: {label(task[1:3])}{f', left out: {error}' if error else ''}")
-    for number, (_, error) in enumerate(_each(run_letters, [(plan, part) for part in chunks(study.facts)], jobs), 1):
-        log(f"letters {number} of {len(chunks(study.facts))}")
-        if error:
-            raise InputError("letters", found=error, expected="prompts that the model can answer")
-    run_neurons(plan, REFERENCE)
-    names, left_out = [], {}
-    others = [(plan, name) for name in localizers.names() if name != REFERENCE]
-    for (_, name), error in _each(run_neurons, others, jobs):
-        if error:
-            start = localizers.starts_from(name)
-            left_out[name] = refused.get(label(start), error) if start else error
-        log(f"neurons: {name}{f', left out: {error}' if error else ''}")
-    names = [name for name in localizers.names() if name not in left_out]
-    tasks = [(plan, names, part) for part in chunks(study.facts)]
-    for number, (_, error) in enumerate(_each(run_effects, tasks, jobs), 1):
-        log(f"effects {number} of {len(tasks)}")
-        if error:
-            raise InputError("effects", found=error, expected="prompts and neurons that fit the model")
-    for _, error in _each(run_predictors, [(plan,)], 1):
-        if error:
-            left_out["predictors"] = error
+    with _workers(jobs) as each:
+        calls = [(run_scores, plan, *task) for task in score_tasks(plan)]
+        calls += [(run_letters, plan, part) for part in chunks(study.facts)]
+        for number, (call, error) in enumerate(each(calls), 1):
+            if error and call[0] is run_letters:
+                raise InputError("letters", found=error, expected="prompts that the model can answer")
+            what = "letters" if call[0] is run_letters else label(call[2:4])
+            if error:
+                refused[what] = error
+            log(f"scores {number} of {len(calls)}: {what}{f', left out: {error}' if error else ''}")
+        run_neurons(plan, REFERENCE)
+        others = [(run_neurons, plan, name) for name in localizers.names() if name != REFERENCE]
+        for (_, _, name), error in each(others):
+            if error:
+                start = localizers.starts_from(name)
+                left_out[name] = refused.get(label(start), error) if start else error
+            log(f"neurons: {name}{f', left out: {error}' if error else ''}")
+        names = [name for name in localizers.names() if name not in left_out]
+        calls = [(run_predictors, plan), *((run_effects, plan, names, part) for part in chunks(study.facts))]
+        for number, (call, error) in enumerate(each(calls), 1):
+            log(f"effects {number} of {len(calls)}")
+            if error and call[0] is run_effects:
+                raise InputError("effects", found=error, expected="prompts and neurons that fit the model")
+            if error:
+                left_out["predictors"] = error
     log("tables")
     return write_result(collected(plan, names, left_out), study.model.name, folder)
 

@@ -19,7 +19,7 @@ from . import localizers
 from .concentration import class_overlap, layer_concentration
 from .effect_tables import dose_curve, fact_language_table, flip_table, specificity_table
 from .letter_effects import FACTORS
-from .long_form import long_form_table
+from .long_form import CONTROL, letter_or_more, long_form_table
 from .questions import KEY, with_correctness
 from .study import LetterStudy
 
@@ -65,7 +65,9 @@ def summarize(
     reference = reference.assign(relation=reference["fact"].map(relation))
     return {
         "scoreboard": board, "agreement": others, "fact_language": fact_language_table(two, draws=DRAWS), "flips": flip_table(two),
-        "doses": dose_curve(dosed, resamples=RESAMPLES), "long_form": long_form_table(answers, resamples=RESAMPLES), "accuracy": accuracy(study, letters),
+        "doses": dose_curve(dosed, resamples=RESAMPLES), "long_form": long_form_table(answers, resamples=RESAMPLES),
+        "letter_or_more": letter_or_more(two, answers, resamples=RESAMPLES) if CONTROL in neurons else pd.DataFrame(),
+        "accuracy": accuracy(study, letters),
         "sizes": sizes_table(study, neurons), "layers": layers_table(study.model, neurons),
         "overlap": overlap_table(reference), "neurons": reference,
     }  # fmt: skip
