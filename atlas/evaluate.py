@@ -6,7 +6,7 @@ Run as `python -m atlas.evaluate atlas-llama`; it prints what `python -m atlas.s
 import argparse
 import json
 import random
-from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +41,7 @@ def letter_prompts(model: Model, facts: pd.DataFrame, *, languages=CODES, per_ce
     templates = load_templates(languages=languages).groupby(["relation", "language"]).head(1)
     cloze, _ = build_queries(some, templates)
     known = cloze[predict(model, cloze, facts)["correct"].to_numpy()]
-    # Options are drawn from all facts, hence the whole table here.
-    prompts, _ = build_multiple_choice(facts, wordings[wordings["language"].isin(languages)])
+    prompts, _ = build_multiple_choice(facts, wordings[wordings["language"].isin(languages)], asked=set(chosen))
     prompts = prompts.merge(known[["fact", "language"]], on=["fact", "language"])
     return prompts.assign(seen=prompts["fact"].map(facts.set_index("fact")["multiple_choice"]).astype(bool))
 
@@ -53,45 +52,40 @@ def layer_effects(model: Model, queries: pd.DataFrame) -> np.ndarray:
     Mean increase of -log P(first answer token) when, at the position that predicts it (in a masked model: at every mask),
     the layer's neuron vector is replaced by its mean over the queries.
     """
-    helper, groups = AnswerRows(model), defaultdict(list)
+    helper, rows, columns, targets = AnswerRows(model), [], [], []
     for row in queries.itertuples():
         tokens = answer_tokens(model, row.prompt, row.space, row.answer)
-        ids = helper.row(row.prompt, (), len(tokens), row.space, row.suffix)
-        start = helper.positions(row.prompt, 1)[0]
-        width = len(tokens) if model.kind == "masked" else 1
-        groups[len(ids), start, width].append((ids, tokens[0]))
+        rows.append(helper.row(row.prompt, (), len(tokens), row.space, row.suffix))
+        columns.append(list(helper.positions(row.prompt, len(tokens) if model.kind == "masked" else 1)))
+        targets.append(tokens[0])
 
-    def run(replace_at: range = range(0), means=None):
-        total, neurons = 0.0, [[] for _ in model.layers]
-        for (_, start, width), items in groups.items():
-            place = slice(start, start + width)
-            ids = torch.tensor([item[0] for item in items], device=model.device)
+    def loss(hook, layers) -> float:
+        losses = np.zeros(len(rows))
 
-            def hook(layer, place=place):
-                def change(module, inputs):
-                    if means is None:
-                        neurons[layer].append(inputs[0][:, place].flatten(0, 1))
-                    elif layer in replace_at:
-                        changed = inputs[0].clone()
-                        changed[:, place] = means[layer]
-                        return (changed, *inputs[1:])
+        def use(i, log_probabilities):
+            losses[i] = -log_probabilities[0, targets[i]]
 
-                return change
+        handles = [model.down_projections[layer].register_forward_pre_hook(partial(hook, layer)) for layer in layers]
+        helper.log_probabilities(rows, columns, use)
+        for handle in handles:
+            handle.remove()
+        return losses.mean()
 
-            handles = [p.register_forward_pre_hook(hook(layer)) for layer, p in enumerate(model.down_projections)]
-            rows = torch.arange(len(ids))
-            with torch.no_grad():
-                logits = model.logits_at(ids, torch.ones_like(ids), rows, torch.full_like(rows, start))
-            for handle in handles:
-                handle.remove()
-            targets = torch.tensor([item[1] for item in items], device=model.device)
-            total -= logits.float().log_softmax(-1).gather(1, targets[:, None]).sum().item()
-        return total / len(queries), neurons
+    neurons = [[] for _ in model.layers]
 
-    clean, neurons = run()
+    # `model.asked`: the columns above, as (rows, columns) of the batch that runs.
+    def keep(layer, module, inputs):
+        neurons[layer].append(inputs[0][model.asked])
+
+    def replace(layer, module, inputs):
+        changed = inputs[0].clone()
+        changed[model.asked] = means[layer]
+        return (changed, *inputs[1:])
+
+    clean = loss(keep, range(model.n_layers))
     means = [torch.cat(found).mean(0) for found in neurons]
-    sets = [*(range(layer, layer + 1) for layer in range(model.n_layers)), range(model.n_layers)]
-    return np.array([run(layers, means)[0] - clean for layers in sets])
+    sets = [*([layer] for layer in range(model.n_layers)), range(model.n_layers)]
+    return np.array([loss(replace, layers) - clean for layers in sets])
 
 
 def evaluate(
@@ -103,7 +97,10 @@ def evaluate(
     letters: float = 0.0,
     keep: Path | None = None,
 ) -> dict:
-    """All numbers of a model card, as plain data; `letters`: the share of multiple-choice prompts asked; `keep`: folder that gets the answers."""
+    """All numbers of a model card, as plain data.
+
+    `letters`: the share of multiple-choice prompts asked; `keep`: folder that gets the answers.
+    """
     queries = evaluation_set(facts, load_templates(languages=languages), facts_per_cell=per_cell)
     answers = predict(model, queries, facts)
     if keep is not None:

@@ -55,10 +55,10 @@ def _accepted(table: pd.DataFrame, aliases: str) -> list[tuple[str, ...]]:
 def _drawn(table: pd.DataFrame, number: int, seed: int, *by: str) -> pd.DataFrame:
     """`number` rows of every edit, language and kind (and `by`), in their order."""
     kept = []
-    for key, rows in table.groupby(["edit", "language", "kind", *by], sort=False):
+    for key, rows in table.groupby(["edit", "language", "kind", *by], sort=False).indices.items():
         order = generator(seed, *key).permutation(len(rows))[:number]
-        kept += list(rows.index[sorted(order)])
-    return table.loc[sorted(kept)]
+        kept += rows[order].tolist()
+    return table.iloc[sorted(kept)]
 
 
 def known_edits(model: Model, requests: pd.DataFrame, facts: pd.DataFrame, *, share: float = 10 / 12) -> list[str]:

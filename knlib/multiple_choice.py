@@ -3,6 +3,7 @@
 import hashlib
 import random
 import unicodedata
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -73,6 +74,7 @@ class OptionDrawer:
         self._objects: dict[str, list] = {}
         for row in facts.itertuples():
             self._objects.setdefault(row.relation, []).append((row.object_id, row.object))
+        self._drawn: dict[str, list[dict] | None] = {}  # of the evaluation: the same for all languages and wordings
 
     def draw(self, fact: str, rng: random.Random) -> list[dict] | None:
         """Names of four objects (gold first), or None where the relation has too few distinct ones."""
@@ -88,7 +90,9 @@ class OptionDrawer:
 
     def base_order(self, fact: str, wording: str) -> list[dict] | None:
         """The evaluation options of (fact, wording number), in their seeded base order."""
-        objects = self.draw(fact, _seeded("options", fact))
+        if fact not in self._drawn:
+            self._drawn[fact] = self.draw(fact, _seeded("options", fact))
+        objects = self._drawn[fact]
         if objects is None:
             return None
         order = _seeded("order", fact, wording.split("/")[-1]).sample(range(4), 4)
@@ -109,9 +113,11 @@ def _seeded(*parts: str) -> random.Random:
 
 
 def build_multiple_choice(
-    facts: pd.DataFrame, wordings: pd.DataFrame, *, rotations: int = 4
+    facts: pd.DataFrame, wordings: pd.DataFrame, *, rotations: int = 4, asked: Collection[str] | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Multiple-choice prompts of every fact, wording and rotation of the options.
+
+    `asked`: names of facts that get prompts (default: all); options are drawn from all facts either way.
 
     Returns `(prompts, report)`. A prompt row: `query`, `fact`, `relation`, `language`, `wording`, `rotation`,
     `subject`, `prompt`, `space`, `answer` (the letter), `gold` (the object's name), `options`. All four
@@ -119,6 +125,9 @@ def build_multiple_choice(
     """
     if not 1 <= rotations <= 4:
         raise InputError("rotations", found=rotations, expected="1 to 4")
+    unknown = sorted(set(asked or ()) - set(facts["fact"]))
+    if unknown:
+        raise InputError("asked", found=unknown[0], expected="names of facts in the table")
     drawer, rows, counts = OptionDrawer(facts), [], {}
     by_relation = dict(tuple(facts.groupby("relation", sort=False)))
     for wording in wordings.itertuples():
@@ -126,6 +135,8 @@ def build_multiple_choice(
         gates = dict.fromkeys(("no_name", "leak", "ambiguous", "too_few_options", "prompts"), 0)
         count = counts.setdefault((wording.relation, code), gates)
         for fact in by_relation.get(wording.relation, facts[:0]).itertuples():
+            if asked is not None and fact.fact not in asked:
+                continue
             if code not in fact.subject or code not in fact.object:
                 count["no_name"] += 1
                 continue

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import cache
 
 import pandas as pd
 import pytest
@@ -11,7 +12,9 @@ from atlas.architectures import NAMES
 from atlas.evaluate import evaluate, layer_effects
 from atlas.train import DEFAULTS, RECIPES
 from knlib.accuracy import evaluation_set
+from knlib.facts import load_facts
 from knlib.models import SHIPPED, load_model
+from knlib.queries import load_templates
 from knlib.stored_answers import answers_of
 
 # Mean over languages and worst language, top-1 among the relation's objects.
@@ -61,23 +64,29 @@ def measured(name, model, facts, kept):
     return evaluate(model, facts, per_cell=PART, letters=LETTERS if "letters" in card(name) else 0, keep=kept)
 
 
-def stored(model, facts, templates, per_cell: int, **options):
+@cache
+def asked(per_cell: int) -> pd.DataFrame:
+    """Queries of the evaluation."""
+    return evaluation_set(load_facts(), load_templates(), facts_per_cell=per_cell)
+
+
+def stored(model, facts, per_cell: int, **options):
     """Queries of the evaluation, with the answers that are stored."""
-    queries = evaluation_set(facts, templates, facts_per_cell=per_cell)
+    queries = asked(per_cell)
     found, source = answers_of(model, queries, facts, **options)
     assert source == "stored"
     return queries.join(found.drop(columns="query"))
 
 
-def test_stored_answers_are_those_of_the_weights(measured, model, facts, templates, kept):
-    now, then = stored(model, facts, templates, PART, folder=kept), stored(model, facts, templates, PART)
+def test_stored_answers_are_those_of_the_weights(measured, model, facts, kept):
+    now, then = stored(model, facts, PART, folder=kept), stored(model, facts, PART)
     assert len(now) == measured["queries"] > 800
     assert (now["prediction"] == then["prediction"]).mean() > 0.995
     assert ((now["p_answer"] - then["p_answer"]).abs() < 0.01).mean() > 0.995
 
 
-def test_the_card_states_what_is_stored(name, model, facts, templates):
-    found, stated = stored(model, facts, templates, WHOLE), card(name)
+def test_the_card_states_what_is_stored(name, model, facts):
+    found, stated = stored(model, facts, WHOLE), card(name)
     assert len(found) == stated["queries"]
     mean = found.groupby(["set", "language"])["correct"].mean()
     for kind, by_language in stated["by_language"].items():
@@ -92,9 +101,9 @@ def test_letters_are_those_of_the_card(name, measured):
 
 
 @pytest.fixture(scope="module")
-def by_language(measured, model, facts, templates, kept):
+def by_language(measured, model, facts, kept):
     """Mean accuracy by set and language over the card's queries: as just computed, and as stored where they were not asked again."""
-    now, then = stored(model, facts, templates, PART, folder=kept), stored(model, facts, templates, WHOLE)
+    now, then = stored(model, facts, PART, folder=kept), stored(model, facts, WHOLE)
     found = then.set_index("query")["correct"].to_dict() | now.set_index("query")["correct"].to_dict()
     return then["query"].map(found).groupby([then["set"], then["language"]]).mean()
 

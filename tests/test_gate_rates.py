@@ -75,8 +75,8 @@ def test_margins_are_for_the_relation_of_the_edit(model, gate):
 
 
 def test_rates_are_those_of_a_count_by_hand(model, gate):
-    table = gate_rates(model, gate, questions(), RELATIONS, points=41)
-    assert list(table) == ["language", "theta", "hits", "false_hits"] and len(table) == 2 * 41
+    table = gate_rates(model, gate, questions(), RELATIONS, points=21)
+    assert list(table) == ["language", "theta", "hits", "false_hits"] and len(table) == 2 * 21
     for language, own in table.groupby("language"):
         # Between two grid points, the first and last of which are margins themselves: equal up to rounding of batches.
         for row in own.iloc[1:-1].itertuples():

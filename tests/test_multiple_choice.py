@@ -124,3 +124,16 @@ def test_atlas_has_three_wordings_per_language_and_relation(facts):
     counts = wordings.groupby(["language", "relation"])["wording"].nunique()
     assert (counts == 3).all() and {"en", "fr", "ru", "ar", "ja", "zh"} <= set(wordings["language"])
     assert set(wordings["relation"]) == set(facts["relation"])
+
+
+def test_some_facts_are_asked_with_options_of_all(facts, prompts):
+    wordings = load_wordings()
+    wordings = wordings[wordings["language"].isin(["en", "ja"])]
+    chosen = facts[facts["relation"].isin(["capital", "continent"])]
+    few = chosen["fact"].iloc[::50].tolist()
+    some, report = build_multiple_choice(chosen, wordings, asked=few)
+    expected = prompts[prompts["fact"].isin(few)]
+    assert some.values.tolist() == expected.values.tolist()
+    assert report["prompts"].sum() == len(some) > 0
+    with pytest.raises(InputError, match="asked: found 'nobody'"):
+        build_multiple_choice(chosen, wordings, asked=["nobody"])

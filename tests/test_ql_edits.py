@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from tiny_models import KeepFloat64, tiny_model
 
-from knlib.attribution import attribute
+from knlib.attribution import attribute, query_hash
 from knlib.query_localization import cas_editing, edit_cases, modification
 from knlib.query_localization.edit_cases import Cases
 from knlib.query_localization.strategies import STRATEGIES, chosen, relative
@@ -33,6 +33,16 @@ def study(model):
     return Study(model, edit_tables.facts(), table.assign(part=np.where(part, "A", "B")), {}, {"language": "en"})
 
 
+SCORES = {}
+
+
+def located(study):
+    key = (study.model.hash, query_hash(study.queries))
+    if key not in SCORES:
+        SCORES[key] = attribute(study.model, study.queries, engine="reference", quadrature="linspace", steps=3)
+    return SCORES[key]
+
+
 @pytest.fixture
 def plain(monkeypatch):
     """`prepare` without stored attributions, results of other cells, or Atlas templates."""
@@ -41,11 +51,7 @@ def plain(monkeypatch):
         own = study(model)
         if change is not None:
             own = Study(model, own.facts, change(own.queries), {}, own.options)
-        monkeypatch.setattr(
-            edit_cases,
-            "located",
-            lambda s: attribute(s.model, s.queries, engine="reference", quadrature="linspace", steps=3),
-        )
+        monkeypatch.setattr(edit_cases, "located", located)
         monkeypatch.setattr(edit_cases, "labels", lambda result: pd.Series(LABELS))
         monkeypatch.setattr(edit_cases, "held_out_text", lambda *a, **b: TEXT)
         monkeypatch.setattr(

@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from knlib.errors import InputError
 from knlib.statistics import holm, mean, paired_difference, pairing_null, ratio_of_means, sign_flip_test
@@ -102,6 +103,13 @@ def test_pairing_null_finds_real_pairs_and_no_others():
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+
+
+def test_holm_is_that_of_statsmodels():
+    draw = np.random.default_rng(0)
+    for size in (1, 2, 30):
+        values = np.round(draw.random(size) ** 3, 2)  # with ties
+        assert holm(values) == pytest.approx(multipletests(values, method="holm")[1])
 
 
 @pytest.mark.parametrize(

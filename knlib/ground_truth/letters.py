@@ -30,13 +30,9 @@ def letter_prompts(study: GroundStudy, *, facts: pd.DataFrame | None = None) -> 
     facts = load_facts(ATLAS / "planted") if facts is None else facts
     wordings = load_wordings()
     wordings = wordings[wordings["language"].isin(LANGUAGES) & wordings["wording"].str.endswith("/0")]
-    # Options are objects of all facts of the table, so it is cut only now.
-    prompts, _ = build_multiple_choice(facts, wordings)
+    prompts, _ = build_multiple_choice(facts, wordings, asked=set(study.facts["fact"]) & set(facts["fact"]))
     planted = study.truth.facts.set_index("fact")["languages"].to_dict()
-    asked = set(study.facts["fact"])
-    keep = [
-        fact in asked and code in planted[fact] for fact, code in zip(prompts["fact"], prompts["language"], strict=True)
-    ]
+    keep = [code in planted[fact] for fact, code in zip(prompts["fact"], prompts["language"], strict=True)]
     return prompts[np.array(keep, dtype=bool)].reset_index(drop=True)
 
 

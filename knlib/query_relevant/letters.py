@@ -5,6 +5,7 @@ tokenizer and prompt; a set of both makes languages comparable.
 """
 
 import warnings
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ Sets = tuple[tuple[int, ...], ...]
 LEAST_MASS = 0.5
 
 
+@lru_cache(maxsize=2**14)  # nine texts are tokenized, and every score asks for them
 def letter_sets(model: Model, prompt: str, *, legacy: bool = False) -> Sets:
     """The tokens that write A, B, C, D behind a prompt: a sorted tuple of ids for each.
 

@@ -42,12 +42,14 @@ def summarize(
 ) -> dict[str, pd.DataFrame]:
     """The tables of a run, by name.
 
-    `letters`: of `letter_probabilities`, for all prompts; `neurons`: by localizer, of `find` with `held_out` and `draw`;
+    `letters`: of `letter_probabilities`, for all prompts that localize; `neurons`: by localizer, of `find` with `held_out` and `draw`;
     `effects`, `answers`: of `letter_effects` and `answer_effects`, the localizer as `condition`; `scores`: by localizer, what
     loads its scores; `costs`: seconds a prompt.
     """
     known = pd.concat([
-        with_correctness(split.localize, letters)[[*KEY, "correct"]].assign(held_out=split.held_out)
+        with_correctness(study.of(split.localize, study.tried_in(split, study.facts)), letters)[[*KEY, "correct"]].assign(
+            held_out=split.held_out
+        )
         for split in study.splits
     ])  # fmt: skip
     effects = effects.merge(known, on=[*KEY, "held_out"], validate="many_to_one")
@@ -74,7 +76,7 @@ def summarize(
 
 
 def accuracy(study: LetterStudy, letters: pd.DataFrame) -> pd.DataFrame:
-    """How often the unchanged model names the right letter, by language, wording, gold letter, and whether it was taught so."""
+    """How often the unchanged model names the right letter in prompts that localize, by language, wording, gold letter, and whether it was taught so."""
     table = study.prompts.merge(letters.drop(columns=list(LETTERS)), on="query")
     table["taught"] = table["fact"].isin(study.taught)
     by = ["language", "wording", "answer", "taught"]

@@ -23,7 +23,7 @@ BY = ["edit", "edited_in", "length", "kind", "language"]
 ALL = "all"
 SPREAD = ("rome", "memit", "alphaedit")  # editors that begin with values on the unedited model
 INDEPENDENT = ("lafn",)  # editors whose edits do not depend on each other: sought together, each acts alone
-REMEMBERED = 24  # of the unedited model's answers to an edit's questions: some megabytes each
+REMEMBERED = 24  # answers of the unedited model to an edit's questions: some megabytes (a sequence's: a hundred)
 
 
 def run_arm(study: EditStudy, arm: Arm, names: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -115,7 +115,7 @@ def _asked(study: EditStudy, names: list[str], kinds: Sequence[str] | None = Non
 def _edited(study: EditStudy, names: list[str], change, seconds: float, asked: pd.DataFrame, edited_in: str,
             drift: bool = False):  # fmt: skip
     model, asked = study.model, asked.reset_index(drop=True)
-    before = _before(study, asked) if len(names) == 1 and edited_in == ALL else ask(model, asked)
+    before = _before(study, names, asked) if edited_in == ALL else ask(model, asked)
     loss = text_loss(model, study.drift_texts) if drift else None
     with change.applied(model):
         found = effects(asked, before, ask(model, change.queries(asked)))
@@ -133,12 +133,12 @@ def _edited(study: EditStudy, names: list[str], change, seconds: float, asked: p
     return scores, cost
 
 
-_answers: OrderedDict[tuple[str, str, str], Answers] = OrderedDict()
+_answers: OrderedDict[tuple[str, str, tuple[str, ...]], Answers] = OrderedDict()
 
 
-def _before(study: EditStudy, asked: pd.DataFrame) -> Answers:
-    """The unedited model's answers to all questions of one edit: the same for every arm that runs on it."""
-    key = (study.model.hash, study.hash, asked["edit"].iloc[0])
+def _before(study: EditStudy, names: list[str], asked: pd.DataFrame) -> Answers:
+    """The unedited model's answers to all questions of an edit or a sequence: the same for every arm that runs on it."""
+    key = (study.model.hash, study.hash, tuple(names))
     if key not in _answers:
         _answers[key] = ask(study.model, asked)
     _answers.move_to_end(key)
