@@ -129,7 +129,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     values = np.asarray(p_values, dtype=float)
     if values.ndim != 1 or not len(values) or not ((values >= 0) & (values <= 1)).all():
         raise InputError("p_values", found=p_values, expected="numbers from 0 to 1")
-    # Not by statsmodels: its multipletests collects garbage each time, which takes seconds in a large notebook.
+    # Not by statsmodels: its multipletests collects garbage at every call, which takes longer than all else here.
     order = np.argsort(values, kind="stable")
     adjusted = np.empty_like(values)
     adjusted[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
