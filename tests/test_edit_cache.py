@@ -167,6 +167,18 @@ def test_what_is_asked_before_the_subject_or_behind_another_question_is_not_edit
     assert [text[:3] for text in texts] == [(end - 2, end - 2, 0)]
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_states_do_not_depend_on_the_side_of_the_padding(kind):
+    """Generation pads on the left: positions count from the first token all the same."""
+    model = tiny_model(kind)
+    rows = [(1, 9, 12, 20, 7), (1, 8, 3)]
+    found = []
+    for side in ("left", "right"):
+        ids, mask = padded(rows, model.tokenizer.pad_token_id, side, "cpu")
+        found.append([states[own.bool()] for states, own in zip(hidden_states(model, 1, ids, mask), mask, strict=True)])
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(*found, strict=True))
+
+
 def test_without_examples_the_gate_goes_by_the_cosine_to_the_prompts():
     model = tiny_model("gpt2")
     change = lafn(model, requests("r:B"), **OPTIONS)

@@ -7,7 +7,7 @@ from edit_requests import ENDS, ONE, REQUESTS, naive_states
 from tiny_models import KeepFloat64, tiny_model
 
 from knlib.editing.changes import Part, add_parts, kept_weights
-from knlib.editing.memory import memory, remembered
+from knlib.editing.memory import remembered, remembers
 from knlib.editing.requests import prompt_rows, with_prefixes
 from knlib.editing.states import group_means, subject_keys, subject_outputs
 from knlib.editing.values import ValueOptions, optimise_values
@@ -190,4 +190,4 @@ def test_remembered_values_are_those_of_a_search():
             add_parts(model, [Part("x", 1, torch.ones(plain.delta.shape[1], 1), torch.ones(model.n_neurons, 1))])
             assert not search(rows).delta.equal(both.delta)
         assert search(rows).delta.equal(both.delta)
-    assert torch.allclose(both.delta, plain.delta, atol=1e-5) and memory() is None
+    assert torch.allclose(both.delta, plain.delta, atol=1e-5) and not remembers()

@@ -3,9 +3,10 @@
 import edit_tables
 import pytest
 import torch
+from edit_losses import examples_loss
 from tiny_models import KeepFloat64, tiny_model
 
-from knlib.editing.fine_tuning import answer_examples, examples_loss, ft_l, ft_m
+from knlib.editing.fine_tuning import answer_examples, ft_l, ft_m
 from knlib.editing.requests import prompt_rows
 from knlib.errors import InputError
 from knlib.models import by_input

@@ -5,10 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from edit_losses import examples_loss
 from tiny_models import KeepFloat64, tiny_model
 
-from knlib.editing.fine_tuning import answer_examples, examples_loss
+from knlib.editing.fine_tuning import answer_examples
 from knlib.editing.lafn_values import ShiftOptions, optimise_shifts, shifted
+from knlib.editing.memory import remembered
 from knlib.editing.requests import prompt_rows
 from knlib.editing.states import subject_keys
 from knlib.models import by_input
@@ -102,6 +104,27 @@ def test_the_norm_stays_below_the_clamp_and_the_divergence_holds_back():
     held = optimise_shift(model, rows, PAIRS, scale_of(model), ShiftOptions(kl_weight=100.0, clamp=50.0))
     sizes = [sum(float(values.norm()) for _, values in found.values.values()) for found in (held, free)]
     assert sizes[0] < sizes[1]
+
+
+def test_a_remembered_search_goes_on():
+    """More steps after fewer, and fewer after more, are what each is alone; other options are another search."""
+    model = tiny_model("gpt2")
+    rows, scale = rows_of(model), scale_of(model)
+
+    def search(steps, **options):
+        found = optimise_shift(model, rows, PAIRS, scale, ShiftOptions(steps=steps, **options))
+        return found.steps, found.loss, [found.values[i][1] for i in (0, 2)]
+
+    reached = search(5)[1] * 1.0001
+    runs = [(2, {}), (5, {}), (3, {}), (3, {"lr": 0.1}), (60, {"stop": reached})]
+    alone = [search(steps, **options) for steps, options in runs]
+    with remembered():
+        found = [search(steps, **options) for steps, options in runs]
+        again = search(60, stop=reached)
+    assert [steps for steps, *_ in alone[:4]] == [2, 5, 3, 3] and alone[4][0] == 5
+    for (steps, loss, values), expected in zip([*found, again], [*alone, alone[4]], strict=True):
+        assert (steps, loss) == expected[:2]
+        assert all(a.equal(b) for a, b in zip(values, expected[2], strict=True))
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])

@@ -5,11 +5,13 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
 from ..models import Model
 from ..prediction import AnswerRows
+from ..shared_prefix import positions_argument
 from ..sites import padded, uncached
 from .relation_probe import RelationProbe
 
@@ -70,7 +72,8 @@ def wording(model: Model, prompt: str, name: str) -> str:
     return _text(model, model.pieces(prompt)).replace(plain(name), " ")
 
 
-def _text(model: Model, tokens: Sequence[int]) -> str:
+@lru_cache(maxsize=20_000)  # the same prompts are asked again behind other changes
+def _text(model: Model, tokens: tuple[int, ...]) -> str:
     return plain(model.tokenizer.decode(tokens, skip_special_tokens=True))
 
 
@@ -137,7 +140,7 @@ class Gate:
         `places`: the asked columns, ascending.
         """
         columns = mask.nonzero()[:, 0].tolist()
-        tokens = ids[columns].tolist()
+        tokens = tuple(ids[columns].tolist())
 
         def text(length: int) -> str:
             return _text(self.model, tokens[:length])
@@ -192,7 +195,7 @@ def hidden_states(model: Model, layer: int, ids: torch.Tensor, mask: torch.Tenso
 
     with model.hooks((model.layers[layer], keep)), suppress(_Reached):
         # Not a call of the module: hooks on the whole model are for who called it.
-        model.base.forward(input_ids=ids, attention_mask=mask, **uncached(model))
+        model.base.forward(input_ids=ids, attention_mask=mask, **uncached(model), **positions_argument(model, mask))
     return seen[0]
 
 

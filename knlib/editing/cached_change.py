@@ -75,9 +75,14 @@ class CachedChange:
                 return
             mask = kwargs.get("attention_mask")
             mask = torch.ones_like(ids) if mask is None else mask
+            together: dict[int, tuple[dict, list, list]] = {}  # the values of some hits, and where they come in
             for hit in gate.hits(ids, mask, model.asked, lambda: hidden_states(model, self.layer, ids, mask)):
                 values = self.entries[hit.entry].values_in(hit.language)
-                acting.enter_context(shifted(model, values, ids.shape, [hit.row], [hit.column]))
+                _, rows, columns = together.setdefault(id(values), (values, [], []))
+                rows.append(hit.row)
+                columns.append(hit.column)
+            for values, rows, columns in together.values():
+                acting.enter_context(shifted(model, values, ids.shape, rows, columns))
 
         def after(module, args, output):
             acting.close()

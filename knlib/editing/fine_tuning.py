@@ -1,6 +1,7 @@
 """FT-L and FT-M: one layer's down-projection is fine-tuned on the requests, within a small box or without (the simple rivals)."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import pandas as pd
 import torch
@@ -13,6 +14,7 @@ from .registry import register
 from .requests import prompt_rows
 from .rome import stored_part
 from .states import output_module
+from .suffix_pass import SuffixPass
 
 STOP = 0.01  # nats: below it a step is not made
 Rows = tuple[tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor]
@@ -87,13 +89,17 @@ def _one_edit(
     """What training adds, and the losses before each step and after the last; the weight keeps the change."""
     weight = model.down_projections[layer].weight
     start, tracked = weight.detach().clone(), weight.requires_grad
+    where, targets, share = examples
+    # The layers below stay as they are, so what they give is computed once.
+    passes = SuffixPass(model, *where, [0] * len(where[0]), fixed=layer)
     model.__dict__.pop("hash", None)
     weight.requires_grad_(True)
     adam, losses = torch.optim.Adam([weight], lr=lr), []
     try:
         for step in range(steps + 1):
             with torch.enable_grad():
-                loss = examples_loss(model, examples)
+                found = passes.logits(lambda *_: nullcontext()).float().log_softmax(-1)
+                loss = -(found.gather(1, targets[:, None])[:, 0] * share).sum()
                 losses.append(loss.item())
                 if losses[-1] < STOP or step == steps:
                     break
@@ -131,10 +137,3 @@ def answer_examples(
     share = [whole / len(own) for whole, own in zip(shares, targets, strict=True) for _ in own]
     wanted = [token for own in targets for token in own]
     return (*batch, at[0], at[1]), torch.tensor(wanted, device=model.device), torch.tensor(share, device=model.device)
-
-
-def examples_loss(model: Model, examples: Rows) -> torch.Tensor:
-    """Mean -log p over `answer_examples`, in nats."""
-    where, targets, share = examples
-    found = model.logits_at(*where).float().log_softmax(-1)
-    return -(found.gather(1, targets[:, None])[:, 0] * share).sum()

@@ -1,7 +1,8 @@
 """What LAFN adds to neurons: one optimised change per layer for all prompts of a part, such as an edit in all its languages."""
 
+import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
@@ -11,6 +12,7 @@ from ..models import Model
 from ..prediction import TOKENS_PER_BATCH
 from ..sites import padded
 from .fine_tuning import answer_examples
+from .memory import keep, recall, seconds_alone, spared_seconds
 from .requests import subject_position
 from .states import group_means, group_numbers, subject_keys
 from .suffix_pass import SuffixPass
@@ -68,8 +70,23 @@ def optimise_shifts(
     found = {part: Shift({}, float("nan"), 0) for part in rows["part"].unique()}
     wanted = rows[rows["part"].map(lambda part: len(pairs[part]) > 0)]
     for own in _chunks(model, wanted):
-        layers = sorted({layer for part in own["part"].unique() for layer, _ in pairs[part]})
-        found |= _Search(model, own.reset_index(drop=True), pairs, layers, scale, options, watch).run()
+        found |= _searched(model, own.reset_index(drop=True), pairs, scale, options, watch)
+    return found
+
+
+def _searched(model: Model, rows: pd.DataFrame, pairs: dict, scale: dict, options: ShiftOptions, watch: bool) -> dict:
+    """Within a `remembered` block a search of the same with fewer steps is not made anew: it goes on."""
+    own = {part: tuple(sorted(pairs[part])) for part in rows["part"].unique()}
+    layers = sorted({layer for found in own.values() for layer, _ in found})
+    asked = rows[["part", "language", "prompt", "space", "new", "suffix", "subject", "position"]]
+    key = (model.hash, tuple(asked.itertuples(index=False, name=None)), tuple(own.items()),
+           tuple(scale[layer].numpy().tobytes() for layer in layers), replace(options, steps=0), watch)  # fmt: skip
+    started, spared = time.perf_counter(), spared_seconds()
+    search = recall(key)
+    if search is None or search.step > options.steps:
+        search = _Search(model, rows, own, layers, scale, options, watch)
+    found = search.run(options.steps)
+    keep(key, search, seconds_alone(started, spared))
     return found
 
 
@@ -167,8 +184,9 @@ class _Search:
     ):
         self.model, self.options, self.layers = model, options, layers
         self.parts, device = list(rows["part"].unique()), model.device
+        self.done: dict[str, Shift] = {}
         precision = torch.promote_types(model.down_projections[0].weight.dtype, torch.float32)
-        self.pairs = {part: sorted(pairs[part]) for part in self.parts}
+        self.pairs = pairs
         self.unit = torch.stack([scale[layer] for layer in layers]).to(device, precision)
         self.mask = torch.zeros(len(self.parts), *self.unit.shape, device=device, dtype=precision)
         for number, part in enumerate(self.parts):
@@ -187,6 +205,8 @@ class _Search:
         self.essences = self._essences(rows, numbers)
         with torch.no_grad():
             self.old = self._log_probabilities(self.essences, None)[0]
+        self.adam, self.step = torch.optim.Adam([self.delta], lr=options.lr), 0
+        self.open = torch.ones(len(self.parts), dtype=torch.bool, device=device)
 
     def _answers(self, rows: pd.DataFrame, numbers: torch.Tensor) -> _Prompts:
         language = rows.groupby(["part", "language"], sort=False)["prompt"].transform("size")
@@ -241,31 +261,33 @@ class _Search:
     def _clamp(self) -> None:
         self.delta.mul_((self.options.clamp * self.size / self._norms()).clamp(max=1)[:, :, None])
 
-    def run(self) -> dict[str, Shift]:
-        options, found = self.options, {}
-        adam = torch.optim.Adam([self.delta], lr=options.lr)
-        open_ = torch.ones(len(self.parts), dtype=torch.bool, device=self.unit.device)
-        for step in range(options.steps + 1):
+    def run(self, steps: int) -> dict[str, Shift]:
+        """The shifts after at most so many steps in all; called with more, it goes on."""
+        while self.open.any():
             with torch.enable_grad():
-                answer = self._losses(self.train, open_)
-            losses = answer.detach()
-            if (open_ & self.watched).any():
+                answer = self._losses(self.train, self.open)
+            losses, values = answer.detach(), self._values().detach()
+            if (self.open & self.watched).any():
                 with torch.no_grad():
-                    losses = torch.where(self.watched, self._losses(self.look, open_ & self.watched), losses)
-            ends = open_ & ((losses < options.stop) | (step == options.steps))
-            values = self._values().detach()
-            for number in torch.nonzero(ends)[:, 0].tolist():
-                part = self.parts[number]
-                found[part] = Shift(self._of(part, values[number]), float(losses[number]), step)
-            open_ = open_ & ~ends
-            if not open_.any():
-                return found
-            with torch.enable_grad():
-                total = answer[open_].sum() + self._penalties(open_)
-                (self.delta.grad,) = torch.autograd.grad(total, self.delta)
-            adam.step()
-            self._clamp()
-        return found
+                    losses = torch.where(self.watched, self._losses(self.look, self.open & self.watched), losses)
+            below, limit = self.open & (losses < self.options.stop), self.step == steps
+            now = {
+                self.parts[number]: Shift(
+                    self._of(self.parts[number], values[number]), float(losses[number]), self.step
+                )
+                for number in torch.nonzero(self.open if limit else below)[:, 0].tolist()
+            }
+            if limit:
+                return self.done | now
+            self.done, self.open = self.done | now, self.open & ~below
+            if self.open.any():
+                with torch.enable_grad():
+                    total = answer[self.open].sum() + self._penalties(self.open)
+                    (self.delta.grad,) = torch.autograd.grad(total, self.delta)
+                self.adam.step()
+                self._clamp()
+                self.step += 1
+        return dict(self.done)
 
     def _of(self, part: str, values: torch.Tensor) -> dict[int, tuple[list[int], torch.Tensor]]:
         layers: dict[int, list[int]] = {}

@@ -1,10 +1,12 @@
-"""What several editors would compute anew for the same requests, kept within a `with` block."""
+"""What several editors would compute anew for the same requests, kept within a `with` block; and what each would take alone."""
 
+import time
 from collections.abc import Callable, Hashable
 from contextlib import contextmanager
 from typing import Any
 
-_kept: dict | None = None  # None outside of a block
+_kept: dict[Hashable, tuple[Any, float]] | None = None  # what was found, and its seconds; None outside of a block
+_spared = 0.0
 
 
 @contextmanager
@@ -28,27 +30,68 @@ def remembered():
         _kept = before
 
 
-def memory() -> dict | None:
-    """What the block keeps, by hashable keys; None outside of one.
+def remembers() -> bool:
+    """Whether a `remembered` block is open."""
+    return _kept is not None
+
+
+def recall(key: Hashable) -> Any:
+    """What a block keeps under a key, or None; its seconds count as spared.
 
     Example
     -------
-    >>> memory() is None
+    >>> recall(("text", "abc")) is None
     True
     """
-    return _kept
+    global _spared
+    if _kept is None or key not in _kept:
+        return None
+    found, seconds = _kept[key]
+    _spared += seconds
+    return found
+
+
+def keep(key: Hashable, found: Any, seconds: float) -> None:
+    """Lets a block keep what took so many seconds; outside of one nothing is kept."""
+    if _kept is not None:
+        _kept[key] = found, seconds
 
 
 def once(key: Hashable, make: Callable[[], Any]) -> Any:
-    """What `make` gives, within a block only the first time.
+    """What `make` gives (not None), within a block only the first time.
 
     Example
     -------
     >>> once(("text", "abc"), lambda: len("abc"))
     3
     """
-    if _kept is None:
-        return make()
-    if key not in _kept:
-        _kept[key] = make()
-    return _kept[key]
+    found = recall(key)
+    if found is None:
+        start = time.perf_counter()
+        found = make()
+        keep(key, found, time.perf_counter() - start)
+    return found
+
+
+@contextmanager
+def for_all_edits():
+    """What is computed within the block serves all edits of a model, such as moments of text: no edit is to pay for it."""
+    global _spared
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        _spared -= time.perf_counter() - start
+
+
+def seconds_alone(started: float, spared: float) -> float:
+    """Seconds since `started` that a search takes alone: with what it recalled, without what serves all edits.
+
+    `started`, `spared`: `time.perf_counter()` and `spared_seconds()` at its beginning.
+    """
+    return time.perf_counter() - started + _spared - spared
+
+
+def spared_seconds() -> float:
+    """Seconds that results were recalled instead of computed, less those of `for_all_edits`, in this process so far."""
+    return _spared

@@ -10,6 +10,7 @@ from ..errors import InputError, Literal
 from ..models import Model
 from ..prediction import TOKENS_PER_BATCH
 from ..sites import padded, uncached
+from .memory import for_all_edits
 
 # Of the mean of the diagonal: without it the moment of few tokens has no inverse.
 RIDGE = 1e-3
@@ -41,7 +42,8 @@ def second_moments(
     _moments.move_to_end(key)
     missing = [layer for layer in layers if layer not in known]
     if missing:
-        known.update(_computed(model, missing, texts))
+        with for_all_edits():
+            known.update(_computed(model, missing, texts))
     while len(_moments) > REMEMBERED:
         _moments.popitem(last=False)
     found = {layer: known[layer].clone() for layer in layers}
@@ -65,7 +67,8 @@ def eigen_moments(
     for layer, moment in moments.items():
         key = (model.hash, text_hash(texts), layer)
         if key not in _eigen:
-            _eigen[key] = tuple(torch.linalg.eigh(moment))
+            with for_all_edits():
+                _eigen[key] = tuple(torch.linalg.eigh(moment))
         _eigen.move_to_end(key)
         found[layer] = _eigen[key]
     while len(_eigen) > REMEMBERED * len(moments):

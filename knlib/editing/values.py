@@ -1,5 +1,6 @@
 """Values: what must be added where a subject ends, so that the model gives new answers, by optimisation."""
 
+import time
 from collections import Counter
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import torch
 from ..models import Model
 from ..prediction import TOKENS_PER_BATCH, answer_rows, answer_tokens
 from ..sites import padded
-from .memory import memory
+from .memory import keep, recall, remembers
 from .requests import REQUEST, subject_position
 from .states import changed_output, group_means, group_numbers, output_module, subject_outputs
 from .suffix_pass import SuffixPass
@@ -72,8 +73,7 @@ def optimise_values(
     >>> [(entry["language"], round(entry["p_new"], 2)) for entry in values.log]
     """
     output_module(model, layer, where)
-    kept = memory()
-    if kept is None:
+    if not remembers():
         return _searched(model, rows, layer, where, by, essence, options)
     numbers = group_numbers(rows, by)
     asked = rows[["prompt", "space", "new", "suffix", "subject", "language", "position"]]
@@ -81,13 +81,17 @@ def optimise_values(
     keys = [
         (head, tuple(own.itertuples(index=False, name=None))) for _, own in asked.groupby(numbers.numpy(), sort=False)
     ]
-    missing = [group for group, key in enumerate(keys) if key not in kept]
+    known = [recall(key) for key in keys]
+    missing = [group for group, value in enumerate(known) if value is None]
     if missing:
         part = rows[torch.isin(numbers, torch.tensor(missing)).numpy()].reset_index(drop=True)
+        started = time.perf_counter()
         found = _searched(model, part, layer, where, by, essence, options)
+        seconds = (time.perf_counter() - started) / len(missing)
         for i, group in enumerate(missing):
-            kept[keys[group]] = (found.start[i], found.delta[i], found.log[i])
-    start, delta, log = zip(*(kept[key] for key in keys), strict=True)
+            known[group] = (found.start[i], found.delta[i], found.log[i])
+            keep(keys[group], known[group], seconds)
+    start, delta, log = zip(*known, strict=True)
     names = [dict(zip(by, key, strict=True)) for key in rows[by].drop_duplicates().values]
     return Values(torch.stack(start), torch.stack(delta), [own | name for own, name in zip(log, names, strict=True)])
 

@@ -190,6 +190,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--edits", type=int, help="at most so many of the test edits (default: all)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where results go (default: data/results/edits)")
+    parser.add_argument("--parts", type=Path, default=PARTS, help="where chunks are kept (default: runs/edits)")
     parser.add_argument("--jobs", type=int, default=1, help="chunks at a time, each on one thread (default: 1, on all)")
     given = parser.parse_args(argv)
 
@@ -198,7 +199,7 @@ def main(argv: list[str] | None = None) -> int:
             if getattr(given, name) is not None and getattr(given, name) < 1:
                 raise InputError(f"--{name}", found=getattr(given, name), expected="1 or more")
         run_grid(given.arms, given.model or MODELS, jobs=given.jobs, edits=given.edits, folder=given.out,
-                 log=partial(print, flush=True))  # fmt: skip
+                 parts=given.parts, log=partial(print, flush=True))  # fmt: skip
 
     return said_in_one_line(work)
 

@@ -9,7 +9,7 @@ import pandas as pd
 from ..edit_effects import SCORES, Answers, ask, effects
 from ..edit_questions import EDITED
 from ..editing.cached_change import CachedChange
-from ..editing.memory import remembered
+from ..editing.memory import remembered, seconds_alone, spared_seconds
 from ..editing.registry import find_change
 from ..editing.requests import prompt_rows
 from ..editing.values import optimise_values
@@ -94,9 +94,9 @@ def _found(study: EditStudy, arm: Arm, names: list[str], requests: pd.DataFrame)
 
 def _find(study: EditStudy, arm: Arm, requests: pd.DataFrame) -> tuple:
     requests = requests.reset_index(drop=True)
-    start = time.perf_counter()
-    change = find_change(arm.editor, study.model, requests, **study.inputs(arm, requests))
-    return change, time.perf_counter() - start
+    given, start, spared = study.inputs(arm, requests), time.perf_counter(), spared_seconds()
+    change = find_change(arm.editor, study.model, requests, **given)
+    return change, seconds_alone(start, spared)
 
 
 def _sequences(study: EditStudy, arm: Arm, names: list[str]) -> Iterator:
