@@ -46,6 +46,7 @@ def test_what_is_recalled_costs_what_it_took_to_make(clock):
             assert seconds_alone(start, spared) == 5.0 + own
         keep("key", "another", 2.0)
         start, spared = memory.time.perf_counter(), spared_seconds()
+        assert recall("key", lambda found: found != "another") is None and seconds_alone(start, spared) == 0.0
         assert recall("key") == "another" and seconds_alone(start, spared) == 2.0
 
 

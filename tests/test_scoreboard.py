@@ -10,8 +10,9 @@ from knlib.editing import EDITORS, find_change
 from knlib.editing.lafn_values import ShiftOptions
 from knlib.errors import InputError
 from knlib.models import load_model
-from knlib.scoreboard import gather, grid, live
-from knlib.scoreboard.arms import MODES, Arm, arms
+from knlib.scoreboard import gather, grid, live, plots
+from knlib.scoreboard.arms import MODES, NONE, Arm, arms
+from knlib.scoreboard.estimates import RANDOM, is_seed
 from knlib.scoreboard.results import configuration, load_result, result_paths
 from knlib.scoreboard.run import BY, run_arm, unedited
 from knlib.scoreboard.study import balanced, load_study
@@ -205,3 +206,11 @@ def test_the_view_edits_on_a_click(study, monkeypatch):
     languages.value = ()
     button.click()
     assert len(shown) == 3 and "one language or more" in shown[-1]
+
+
+def test_every_arm_of_the_figures_has_a_name_and_its_kind_of_edit(study):
+    known = [arm for arm in arms(study.model).values() if arm.mode == "simultaneous"]
+    shown = {RANDOM if is_seed(arm.id) else arm.id: arm for arm in known}
+    assert set(shown) | {NONE} == set(plots.ARM_NAMES)
+    for name, arm in shown.items():
+        assert (plots.GROUPS.get(name, plots.WEIGHTS) == plots.WEIGHTS) == (arm.editor not in ("lafn", "grace", "ike"))

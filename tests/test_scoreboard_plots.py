@@ -13,7 +13,7 @@ from knlib.languages import CODES
 from knlib.scoreboard import lafn_plots, plots
 from knlib.scoreboard.tables import COLUMNS
 
-ARMS = ("none", "ft_l", "ft_m", "kn", "cas", "rome", "memit", "alphaedit", "langedit", "grace", "ike", "lafn", "lafn_all",
+ARMS = ("none", "ft_l", "ft_m", "kn", "cas", "rome", "memit", "alphaedit", "langedit", "grace", "ike", "lafn", "lafn_all", "lafn_all_40",
         "lafn_union", "lafn_per_language", "lafn_random")  # fmt: skip
 SEQUENCES = ("ft_m", "rome", "memit", "alphaedit", "grace", "lafn_all")
 

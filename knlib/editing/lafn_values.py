@@ -80,10 +80,10 @@ def _searched(model: Model, rows: pd.DataFrame, pairs: dict, scale: dict, option
     layers = sorted({layer for found in own.values() for layer, _ in found})
     asked = rows[["part", "language", "prompt", "space", "new", "suffix", "subject", "position"]]
     key = (model.hash, tuple(asked.itertuples(index=False, name=None)), tuple(own.items()),
-           tuple(scale[layer].numpy().tobytes() for layer in layers), replace(options, steps=0), watch)  # fmt: skip
+           tuple(scale[layer].cpu().numpy().tobytes() for layer in layers), replace(options, steps=0), watch)  # fmt: skip
     started, spared = time.perf_counter(), spared_seconds()
-    search = recall(key)
-    if search is None or search.step > options.steps:
+    search = recall(key, lambda search: search.step <= options.steps)
+    if search is None:
         search = _Search(model, rows, own, layers, scale, options, watch)
     found = search.run(options.steps)
     keep(key, search, seconds_alone(started, spared))

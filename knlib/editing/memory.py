@@ -35,8 +35,8 @@ def remembers() -> bool:
     return _kept is not None
 
 
-def recall(key: Hashable) -> Any:
-    """What a block keeps under a key, or None; its seconds count as spared.
+def recall(key: Hashable, usable: Callable[[Any], bool] = lambda found: True) -> Any:
+    """What a block keeps under a key, or None; if it is `usable`, and its seconds count as spared.
 
     Example
     -------
@@ -44,9 +44,9 @@ def recall(key: Hashable) -> Any:
     True
     """
     global _spared
-    if _kept is None or key not in _kept:
+    found, seconds = (_kept or {}).get(key, (None, 0.0))
+    if found is None or not usable(found):
         return None
-    found, seconds = _kept[key]
     _spared += seconds
     return found
 
@@ -67,9 +67,9 @@ def once(key: Hashable, make: Callable[[], Any]) -> Any:
     """
     found = recall(key)
     if found is None:
-        start = time.perf_counter()
+        start, spared = time.perf_counter(), spared_seconds()
         found = make()
-        keep(key, found, time.perf_counter() - start)
+        keep(key, found, seconds_alone(start, spared))
     return found
 
 

@@ -10,7 +10,7 @@ import torch
 from ..models import Model
 from ..prediction import TOKENS_PER_BATCH, answer_rows, answer_tokens
 from ..sites import padded
-from .memory import keep, recall, remembers
+from .memory import keep, recall, remembers, seconds_alone, spared_seconds
 from .requests import REQUEST, subject_position
 from .states import changed_output, group_means, group_numbers, output_module, subject_outputs
 from .suffix_pass import SuffixPass
@@ -85,9 +85,9 @@ def optimise_values(
     missing = [group for group, value in enumerate(known) if value is None]
     if missing:
         part = rows[torch.isin(numbers, torch.tensor(missing)).numpy()].reset_index(drop=True)
-        started = time.perf_counter()
+        started, spared = time.perf_counter(), spared_seconds()
         found = _searched(model, part, layer, where, by, essence, options)
-        seconds = (time.perf_counter() - started) / len(missing)
+        seconds = seconds_alone(started, spared) / len(missing)
         for i, group in enumerate(missing):
             known[group] = (found.start[i], found.delta[i], found.log[i])
             keep(keys[group], known[group], seconds)

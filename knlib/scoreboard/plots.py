@@ -23,13 +23,13 @@ from .estimates import RANDOM
 ARM_NAMES = {
     NONE: "not edited", "ft_l": "FT-L", "ft_m": "FT-M", "kn": "KN", "cas": "CAS", "rome": "ROME", "memit": "MEMIT",
     "alphaedit": "AlphaEdit", "langedit": "LangEdit", "grace": "GRACE", "ike": "IKE", "lafn": "LAFN",
-    "lafn_all": "LAFN, all neurons", "lafn_union": "LAFN, union", "lafn_per_language": "LAFN, per language",
+    "lafn_all": "LAFN, all neurons", "lafn_all_40": "LAFN, all, 40 steps", "lafn_union": "LAFN, union", "lafn_per_language": "LAFN, per language",
     RANDOM: "LAFN, random neurons",
 }  # fmt: skip
 WEIGHTS, BESIDE, PROMPT, CONTROL = "changes weights", "kept beside the weights", "in the prompt", "LAFN's controls"
 GROUP_COLORS = {WEIGHTS: COLORS[0], BESIDE: COLORS[2], PROMPT: COLORS[1], CONTROL: COLORS[7]}
 GROUPS = {"grace": BESIDE, "lafn": BESIDE, "ike": PROMPT} | {
-    f"lafn_{kind}": CONTROL for kind in ("all", "union", "per_language", "random")
+    f"lafn_{kind}": CONTROL for kind in ("all", "all_40", "union", "per_language", "random")
 }
 METRICS = ("reliability", "generality", "locality", "portability")
 KIND_STYLES = {"same_subject": (COLORS[3], "o"), "same_relation": (COLORS[0], "s"), "unrelated": (COLORS[7], "D")}
