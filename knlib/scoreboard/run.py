@@ -31,7 +31,7 @@ def run_arm(study: EditStudy, arm: Arm, names: Sequence[str]) -> tuple[pd.DataFr
 
     Scores: one row per `BY` (`edited_in`: the requests' language, `all`, or `-xx` for all but one; `length`: of the
     sequence, otherwise 1), `questions`, and the means of `knlib.edit_effects.SCORES`. Costs: `edit` (of a sequence the
-    last), `edited_in`, `length`, `seconds` of the search, `touched` (`knlib.scoreboard.cost`) and, of sequences, `d_loss`:
+    last), `edited_in`, `length`, `seconds` that the search takes alone, `touched` (`knlib.scoreboard.cost`) and, of sequences, `d_loss`:
     nats a token that the study's neutral text got less likely; of sequences of cached edits, `hits`, `false_hits`, means over languages,
     `least_hits` and `most_false_hits`, the worst language's (`knlib.scoreboard.gate_rates.acting_rates`).
 
